@@ -1,0 +1,1 @@
+"""The durable record: every SQL statement lives here."""

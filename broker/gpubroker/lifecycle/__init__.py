@@ -1,0 +1,1 @@
+"""The drivers: they await things in the order policy says."""

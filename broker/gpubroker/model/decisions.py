@@ -1,0 +1,147 @@
+"""What was seen, chosen and tried, and why: kept as data, turned into text only when shown."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from gpubroker.errors import ErrorKind, Scope
+from gpubroker.model.money import Money
+from gpubroker.model.offers import Offer
+
+
+class Constraint(enum.StrEnum):
+    """Which requirement an offer does not meet."""
+
+    GPU = "gpu"
+    COUNT = "count"
+    VRAM = "vram"
+    COMPUTE_CAPABILITY = "compute capability"
+    CUDA = "cuda"
+    CPUS = "cpus"
+    RAM = "ram"
+    DISK = "disk"
+    REGION = "region"
+    RELIABILITY = "reliability"
+    TRUST = "trust"
+    DOWNLOAD = "download"
+    UPLOAD = "upload"
+    SPOT = "spot"
+    PROVIDER = "provider"
+    MAX_PRICE = "max price"
+    IMAGE = "image"
+    PORTS = "ports"
+    PRICE_INVALID = "price invalid"
+    EXPIRED = "expired"
+    BUDGET = "budget"
+    COOLING_DOWN = "cooling down"
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Why an offer is out: the constraint, what was wanted, and what the offer has."""
+
+    constraint: Constraint
+    wanted: str
+    offered: str
+
+    def __str__(self) -> str:
+        return f"{self.constraint}: wanted {self.wanted}, offered {self.offered}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What became of one offer: ranked (0 is tried first) with its score, or rejected and why."""
+
+    offer: Offer
+    rank: int | None = None
+    score: float | None = None
+    rejection: Rejection | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderProblem:
+    """A provider that could not be asked, or gave no usable answer."""
+
+    provider: str
+    kind: ErrorKind
+    message: str
+
+
+class AttemptState(enum.StrEnum):
+    """How one try at one offer ended."""
+
+    WON = "won"
+    FAILED = "failed"
+    REFUSED_BUDGET = "over budget"
+    ABANDONED = "abandoned"  #: the caller left while it was under way
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One try at one offer. Times are Unix seconds; `cost` is what it had cost when it ended."""
+
+    number: int
+    provider: str
+    offer_id: str
+    title: str
+    hourly: Money
+    state: AttemptState
+    started_at: float
+    ended_at: float
+    lease_id: str | None = None
+    kind: ErrorKind | None = None
+    scope: Scope | None = None
+    reason: str = ""
+    cost: Money = Money(0)
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
+        return self.ended_at - self.started_at
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionRecord:
+    """Why a machine was chosen, or why none was.
+
+    Attributes:
+        id: the id of the request; `lease_id` and `explain` find it by it.
+        wanted: the requirements, as text.
+        asked_at: Unix time.
+        verdicts: every offer seen, the ranked ones first and in order.
+        problems: providers that gave no usable answer.
+        attempts: every try, in order.
+        why: one sentence on the winner, or on why there is none.
+    """
+
+    id: str
+    wanted: str
+    asked_at: float
+    verdicts: tuple[Verdict, ...] = ()
+    problems: tuple[ProviderProblem, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
+    why: str = ""
+
+    @property
+    def winner(self) -> Attempt | None:
+        """The attempt that got the machine, if one did."""
+        return next((a for a in self.attempts if a.state is AttemptState.WON), None)
+
+    @property
+    def ranked(self) -> tuple[Offer, ...]:
+        """The offers that fit, best first."""
+        return tuple(v.offer for v in self.verdicts if v.rejection is None)
+
+    def to_json(self) -> str:
+        """The record as JSON; `from_json` reads it back unchanged."""
+        from gpubroker.model.codec import to_json
+
+        return to_json(DecisionRecord, self)
+
+    @classmethod
+    def from_json(cls, text: str) -> DecisionRecord:
+        """A record from the JSON that `to_json` wrote."""
+        from gpubroker.model.codec import from_json
+
+        return from_json(cls, text)

@@ -1,0 +1,84 @@
+"""Our bounded promise over one machine, as the ledger keeps it."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from gpubroker.model.money import Money
+
+
+class LeaseState(enum.StrEnum):
+    """Where a lease is in its life."""
+
+    REQUESTED = "requested"  #: intent and reservation are durable; the create may have left
+    PROVISIONING = "provisioning"  #: the vendor accepted; the machine boots or is set up
+    READY = "ready"  #: probed and set up; no job yet
+    BUSY = "busy"  #: a job runs on it
+    IDLE = "idle"  #: held, with no job on it
+    RELEASING = "releasing"  #: release was requested; destroyed until proven gone
+    RELEASED = "released"  #: proven gone; settled
+    REFUSED = "refused"  #: the vendor refused the create; nothing was ever there
+    UNKNOWN = "unknown"  #: asked, and the answer was lost: it may exist and bill
+    LATE_WATCH = "late watch"  #: never seen; its mark is still looked for, part of the money held
+    QUARANTINED = "quarantined"  #: cannot be released; still tried for ever, alarmed
+    ORPHANED = "orphaned"  #: the vendor has it and nobody holds it
+
+    @property
+    def open(self) -> bool:
+        """Whether it still needs attention: everything but refused and released."""
+        return self not in (LeaseState.REFUSED, LeaseState.RELEASED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseRow:
+    """One lease as the ledger has it. Times are Unix seconds.
+
+    Attributes:
+        epoch: raised each time the lease changes hands; a writer with an older one is refused.
+        owner: id of the broker that holds it.
+        reserved: USD held against budgets until it is settled. spent: USD settled.
+        deadline: when the machine must be gone, whatever else happens.
+        acknowledged_at: when the provider accepted the destroy.
+        suspected_at: when a sweep first found its owner missing.
+    """
+
+    id: str
+    request_id: str
+    provider: str
+    state: LeaseState
+    epoch: int
+    owner: str
+    mark: str
+    title: str
+    offer_id: str
+    machine_id: str | None
+    hourly: Money
+    quantum: float
+    reserved: Money
+    spent: Money
+    created_at: float
+    deadline: float
+    accepted_at: float | None = None
+    ready_at: float | None = None
+    release_requested_at: float | None = None
+    release_reason: str = ""
+    acknowledged_at: float | None = None
+    suspected_at: float | None = None
+    ended_at: float | None = None
+    problem: str = ""
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerEvent:
+    """One row of the append-only event log."""
+
+    number: int
+    lease_id: str
+    at: float
+    epoch: int
+    kind: str
+    source: LeaseState | None
+    target: LeaseState | None
+    detail: str = ""

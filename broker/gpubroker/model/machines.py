@@ -1,0 +1,71 @@
+"""What the vendor runs and bills, and the order that asks for it."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from gpubroker.model.money import Money
+
+
+class MachineState(enum.StrEnum):
+    """What a provider says of a machine, in the broker's words."""
+
+    BOOTING = "booting"  #: accepted; not usable yet. Also every word that nobody has mapped
+    RUNNING = "running"  #: the provider says it is up; the broker still probes it
+    BROKEN = "broken"  #: it will not come up: boot failure, host offline
+    STOPPED = "stopped"  #: halted, outbid or preempted; its disk may still cost money
+    GONE = "gone"  #: a tombstone: listed, but destroyed and no longer billed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """One machine of the account, as the provider describes it now.
+
+    Attributes:
+        id: the vendor's id.
+        provider: the provider's name. The broker fills it in.
+        state: what the provider says of it.
+        mark: the ownership mark found on it, if any.
+        hourly: USD per hour that it really costs, where the provider says so.
+        created_at: Unix time, where the provider says so.
+        progress: the provider's text on how far booting is; any change counts as progress.
+        host: the vendor's id of the physical machine.
+        details: the provider's own data, handed back to its hooks unread. Never secrets.
+    """
+
+    id: str
+    provider: str = ""
+    state: MachineState = MachineState.RUNNING
+    mark: str | None = None
+    hourly: Money | None = None
+    created_at: float | None = None
+    progress: str = ""
+    host: str | None = None
+    details: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What ``provision`` must ask the vendor for.
+
+    Attributes:
+        mark: the ownership mark; must travel inside the create request itself.
+        lease_id: the broker's id of the lease, for people to read.
+        image: the container image, or ``None`` for the provider's default.
+        disk: GB.
+        ports: TCP ports to make reachable.
+        env: environment for the machine. Holds no secrets.
+        price_ceiling: USD per hour above which the order must not be accepted.
+        deadline: Unix time at which the machine must be gone, for a dead-man switch on it.
+    """
+
+    mark: str
+    lease_id: str
+    image: str | None
+    disk: float
+    ports: tuple[int, ...]
+    env: Mapping[str, str]
+    price_ceiling: Money
+    deadline: float

@@ -1,0 +1,98 @@
+"""One rentable thing at a price."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Final
+
+from gpubroker.model.money import Money
+from gpubroker.model.requirements import TrustTier
+
+_HOUR: Final = Decimal(3600)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Price:
+    """A price, split the way vendors bill it.
+
+    Attributes:
+        machine: USD per hour for the machine with its GPUs.
+        disk: USD per hour for the disk that was asked for.
+        upload: USD per GB sent from the machine. download: USD per GB sent to it.
+    """
+
+    machine: Money
+    disk: Money = Money(0)
+    upload: Money = Money(0)
+    download: Money = Money(0)
+
+    @property
+    def hourly(self) -> Money:
+        """USD per hour, disk included: what the machine costs while it does nothing."""
+        return self.machine + self.disk
+
+    def for_seconds(self, seconds: float, *, quantum: float = 1.0) -> Money:
+        """USD for a machine held this long, in whole billing quanta (seconds)."""
+        billed = math.ceil(max(seconds, 0.0) / quantum) * quantum
+        return Money(self.hourly.amount * Decimal(str(billed)) / _HOUR)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """One rentable machine at a price, as a provider's ``quote`` returned it.
+
+    ``None`` means the provider does not say; a requirement on such a part is not met.
+
+    Attributes:
+        provider: the provider's name. The broker fills it in.
+        id: the provider's id for this offer, unique among its offers.
+        price: what it costs; prices are per machine, never per GPU.
+        gpu: canonical GPU name (`gpubroker.gpu_name` makes one from a vendor's), ``None`` for a
+            machine without GPUs.
+        count: number of GPUs. vram: GB on each GPU.
+        compute_capability: NVIDIA's. cuda: highest CUDA version the driver supports.
+        cpus: logical processors. ram: GB of memory. disk: GB of disk available.
+        region: two-letter country code, or the provider's region name.
+        reliability: the provider's score, 0 to 1.
+        trust: trust tier of this host, where it differs from the provider's.
+        download: Mbit/s from the internet. upload: Mbit/s to the internet.
+        spot: interruptible.
+        host: the vendor's id of the physical machine, which outlives single offers.
+        expires_at: Unix time after which the price no longer holds.
+        simulated: not real hardware; always shown to people.
+        extra: the provider's own data, handed back to its ``provision`` unread.
+    """
+
+    id: str
+    price: Price
+    provider: str = ""
+    gpu: str | None = None
+    count: int = 0
+    vram: float | None = None
+    compute_capability: float | None = None
+    cuda: float | None = None
+    cpus: float | None = None
+    ram: float | None = None
+    disk: float | None = None
+    region: str | None = None
+    reliability: float | None = None
+    trust: TrustTier | None = None
+    download: float | None = None
+    upload: float | None = None
+    spot: bool = False
+    host: str | None = None
+    expires_at: float | None = None
+    simulated: bool = False
+    extra: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def title(self) -> str:
+        """What it is, for people: ``2x RTX 4090`` or ``8 CPUs``."""
+        if self.count and self.gpu:
+            name = self.gpu if self.count == 1 else f"{self.count}x {self.gpu}"
+        else:
+            name = f"{self.cpus:g} CPUs" if self.cpus else "CPU"
+        return f"{name} (simulated)" if self.simulated else name

@@ -1,0 +1,213 @@
+"""What machine is wanted."""
+
+from __future__ import annotations
+
+import enum
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from gpubroker.errors import InvalidValue
+from gpubroker.model.gpus import parse_gpu
+from gpubroker.model.money import Money
+from gpubroker.model.names import env_names, text_names
+from gpubroker.model.ranges import Range, parse_range
+
+
+class TrustTier(enum.StrEnum):
+    """How far the owner of a machine is trusted; each tier includes those above it."""
+
+    OWN = "own"  #: this machine, or one the user runs
+    DATACENTER = "datacenter"  #: a company's data centre
+    VERIFIED = "verified"  #: a stranger's machine that the marketplace has checked
+    UNVERIFIED = "unverified"  #: a stranger's machine that nobody has checked
+
+    def includes(self, other: TrustTier) -> bool:
+        """Whether a machine of tier `other` is good enough where this tier is asked for."""
+        order = list(TrustTier)
+        return order.index(other) <= order.index(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What to run once on each machine before its first job.
+
+    Attributes:
+        argv: the command as a list of words; a script is run with ``sh``.
+        timeout: seconds it may take.
+    """
+
+    argv: tuple[str, ...]
+    timeout: float = 900.0
+
+    @classmethod
+    def of(cls, value: Setup | str | Sequence[str]) -> Setup:
+        """A set-up from a script (text) or from the words of one command."""
+        if isinstance(value, Setup):
+            return value
+        argv = ("sh", "-c", value) if isinstance(value, str) else tuple(value)
+        if not argv or not all(isinstance(word, str) and "\0" not in word for word in argv):
+            raise InvalidValue("setup", value, "must be a script or a non-empty list of words")
+        return cls(argv)
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Requirements:
+    """What machine is wanted. Every part left out is no constraint.
+
+    Ranges are numbers, `Range` values, or text as people write it: ``"24GB.."``, ``"1..2"``.
+    A single number means "at least" for amounts (VRAM, disk, RAM, CPUs, CUDA, bandwidth,
+    reliability) and "exactly" for `count`.
+
+    Args:
+        gpu: a GPU model or several acceptable ones; every common spelling is understood, and a
+            family such as ``"A100"`` accepts each of its members.
+        count: how many GPUs; 1 when a GPU is asked for at all.
+        vram: GB of memory on each GPU.
+        compute_capability: NVIDIA's, such as ``"8.0.."``.
+        cuda: the highest CUDA version the driver supports, such as ``12.4``.
+        cpus: logical processors for this lease.
+        ram: GB of main memory.
+        disk: GB of disk to rent; the price of an offer is worked out with the low end.
+        region: two-letter country codes or the provider's region names; any of them will do.
+        reliability: the provider's reliability score, 0 to 1.
+        trust: the least trusted tier still accepted.
+        download: Mbit/s from the internet. upload: Mbit/s to the internet.
+        spot: ``True`` for interruptible machines only, ``False`` for none of them, ``None`` for
+            either.
+        providers: only these. exclude: never these.
+        max_price: the most to pay, in USD per hour for the whole machine, disk included.
+        image: the container image. A provider that runs no images is ruled out.
+        ports: TCP ports that must be reachable.
+        env: environment for everything that runs on the machine. Not for secrets: providers
+            see it.
+        setup: a script, or the words of a command, run once per machine before its first job.
+
+    Raises:
+        InvalidValue: naming the argument, the value and, for a name, the nearest valid one.
+    """
+
+    gpu: tuple[str, ...] = ()
+    count: Range | None = None
+    vram: Range | None = None
+    compute_capability: Range | None = None
+    cuda: Range | None = None
+    cpus: Range | None = None
+    ram: Range | None = None
+    disk: Range | None = None
+    region: tuple[str, ...] = ()
+    reliability: Range | None = None
+    trust: TrustTier = TrustTier.VERIFIED
+    download: Range | None = None
+    upload: Range | None = None
+    spot: bool | None = None
+    providers: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    max_price: Money | None = None
+    image: str | None = None
+    ports: tuple[int, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict[str, str])
+    setup: Setup | None = None
+
+    def __init__(
+        self,
+        *,
+        gpu: str | Iterable[str] = (),
+        count: int | str | Range | None = None,
+        vram: float | str | Range | None = None,
+        compute_capability: float | str | Range | None = None,
+        cuda: float | str | Range | None = None,
+        cpus: float | str | Range | None = None,
+        ram: float | str | Range | None = None,
+        disk: float | str | Range | None = None,
+        region: str | Iterable[str] = (),
+        reliability: float | str | Range | None = None,
+        trust: TrustTier | str = TrustTier.VERIFIED,
+        download: float | str | Range | None = None,
+        upload: float | str | Range | None = None,
+        spot: bool | None = False,
+        providers: str | Iterable[str] = (),
+        exclude: str | Iterable[str] = (),
+        max_price: Money | float | str | None = None,
+        image: str | None = None,
+        ports: Iterable[int] = (),
+        env: Mapping[str, str] | None = None,
+        setup: Setup | str | Sequence[str] | None = None,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "gpu", tuple(parse_gpu(name) for name in text_names("gpu", gpu)))
+        exact = None if count is None else parse_range("count", count, whole=True, minimum=1)
+        needs_gpu = any(part not in ((), None) for part in (self.gpu, vram, compute_capability, cuda))
+        put(self, "count", exact or (Range(1, 1) if needs_gpu else None))
+        amounts: dict[str, tuple[float | str | Range | None, bool]] = {
+            "vram": (vram, True),
+            "compute_capability": (compute_capability, False),
+            "cuda": (cuda, False),
+            "cpus": (cpus, False),
+            "ram": (ram, True),
+            "disk": (disk, True),
+            "reliability": (reliability, False),
+            "download": (download, False),
+            "upload": (upload, False),
+        }
+        for name, (given, gigabytes) in amounts.items():
+            parsed = (
+                None
+                if given is None
+                else parse_range(name, given, gigabytes=gigabytes, at_least=True)
+            )
+            put(self, name, parsed)
+        if self.reliability is not None and (self.reliability.low or 0) > 1:
+            raise InvalidValue("reliability", reliability, "must be between 0 and 1")
+        put(self, "region", text_names("region", region))
+        put(self, "trust", _trust(trust))
+        put(self, "spot", spot)
+        put(self, "providers", text_names("providers", providers))
+        put(self, "exclude", text_names("exclude", exclude))
+        price = None if max_price is None else Money(max_price)
+        if price is not None and price < Money(0):
+            raise InvalidValue("max_price", max_price, "must not be negative")
+        put(self, "max_price", price)
+        put(self, "image", image)
+        put(self, "ports", _ports(ports))
+        put(self, "env", env_names("env", env or {}))
+        put(self, "setup", None if setup is None else Setup.of(setup))
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
+        """Requirements from a mapping such as a TOML table.
+
+        Raises:
+            InvalidValue: also for an unknown key, naming the nearest known one.
+        """
+        known = [name for name in inspect.signature(cls).parameters if name != "self"]
+        for key in values:
+            if key not in known:
+                raise InvalidValue.unknown("requirements", key, known, noun="key")
+        return cls(**values)
+
+    @property
+    def needs_gpu(self) -> bool:
+        """Whether any GPU is asked for."""
+        return self.count is not None
+
+    @property
+    def disk_gb(self) -> float:
+        """GB of disk to rent and to price: the low end of `disk`, 10 where nothing is said."""
+        return 10.0 if self.disk is None or self.disk.low is None else self.disk.low
+
+
+def _trust(value: TrustTier | str) -> TrustTier:
+    try:
+        return TrustTier(value)
+    except ValueError:
+        raise InvalidValue.unknown("trust", value, list(TrustTier), noun="tier") from None
+
+
+def _ports(values: Iterable[int]) -> tuple[int, ...]:
+    ports = tuple(values)
+    for port in ports:
+        if not 0 < port < 65536:
+            raise InvalidValue("ports", port, "a TCP port is between 1 and 65535")
+    return ports

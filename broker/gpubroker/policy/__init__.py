@@ -1,0 +1,1 @@
+"""The policy engine: pure functions of values and `now`."""

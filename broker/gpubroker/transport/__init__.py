@@ -1,0 +1,1 @@
+"""How work reaches a machine, and how its files come back."""

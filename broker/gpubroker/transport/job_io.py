@@ -1,0 +1,73 @@
+"""What a provider's ``run`` hook reports a running job through."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Literal
+
+from gpubroker.transport.receive import ReceivedFile, Receiver
+
+Stream = Literal["stdout", "stderr"]
+OutputCallback = Callable[[Stream, bytes], Awaitable[None] | None]
+
+#: Bytes of each stream that a result keeps in memory: the last ones.
+KEPT = 1024 * 1024
+
+
+class JobIO:
+    """One running job's way back to the caller: live output, and files.
+
+    Attributes:
+        job_id: names this run of the job. A machine starts it at most once.
+        env: the complete environment that was asked for, secrets included.
+        in_home: run in the machine's home folder, which all its jobs share, instead of in a
+            folder of the job's own. Set-up does.
+    """
+
+    def __init__(
+        self,
+        *,
+        job_id: str,
+        env: Mapping[str, str],
+        receiver: Receiver,
+        in_home: bool = False,
+        on_output: OutputCallback | None = None,
+    ) -> None:
+        self.job_id = job_id
+        self.env = env
+        self.in_home = in_home
+        self.missing: list[str] = []
+        self._receiver = receiver
+        self._on_output = on_output
+        self._kept: dict[Stream, bytearray] = {"stdout": bytearray(), "stderr": bytearray()}
+
+    async def output(self, stream: Stream, data: bytes) -> None:
+        """Hand on a piece of output as it appears."""
+        kept = self._kept[stream]
+        kept += data
+        if len(kept) > 2 * KEPT:
+            del kept[:-KEPT]
+        if self._on_output is not None:
+            waiting = self._on_output(stream, data)
+            if waiting is not None:
+                await waiting
+
+    def kept(self, stream: Stream) -> bytes:
+        """The last part of a stream, `KEPT` bytes at most."""
+        return bytes(self._kept[stream][-KEPT:])
+
+    def receive(self, name: str) -> ReceivedFile:
+        """A place to write one output to, as a context manager.
+
+        Args:
+            name: its name relative to the job's folder, as the machine gave it: not trusted.
+
+        Raises:
+            ProviderError: the name could leave the destination, or the caps are exceeded; the
+                machine is then taken as hostile (`HOST_BROKEN`).
+        """
+        return self._receiver.receive(name)
+
+    def report_missing(self, pattern: str) -> None:
+        """Say that a wanted output does not exist."""
+        self.missing.append(pattern)

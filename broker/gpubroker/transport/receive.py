@@ -1,0 +1,164 @@
+"""Files that come back from a machine, written so that no machine can write elsewhere.
+
+Everything a machine sends is hostile: names, sizes, numbers of files. A file is written into a
+private staging folder beside its destination, component by component through directory
+descriptors that never follow a link, synced, and renamed into place only when the whole result
+is known to be good.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import Final, Self
+
+from gpubroker.errors import ErrorKind, ProviderError, Scope
+from gpubroker.model.results import OutputFile
+
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_NAME_LIMIT: Final = 255
+_DEPTH_LIMIT: Final = 32
+
+
+def _hostile(message: str) -> ProviderError:
+    return ProviderError(message, kind=ErrorKind.HOST_BROKEN, scope=Scope.HOST)
+
+
+def _components(name: str) -> tuple[str, ...]:
+    path = PurePosixPath(name)
+    parts = path.parts
+    if not parts or path.is_absolute() or "\0" in name or "\\" in name:
+        raise _hostile(f"the machine sent an output with an impossible name: {name[:80]!r}")
+    if len(parts) > _DEPTH_LIMIT or any(
+        part == ".." or len(part.encode()) > _NAME_LIMIT for part in parts
+    ):
+        raise _hostile(f"the machine sent an output with an impossible name: {name[:80]!r}")
+    return parts
+
+
+class Receiver:
+    """Takes the outputs of one job: staged first, moved to the destination by `commit`.
+
+    Args:
+        destination: the folder that outputs belong in. Made, if missing, when the first comes.
+        max_bytes: most bytes of all files together. max_files: most files.
+        room: bytes of free space to leave on the disk.
+    """
+
+    def __init__(
+        self,
+        destination: Path,
+        *,
+        token: str,
+        max_bytes: int = 64 * 1024**3,
+        max_files: int = 100_000,
+        room: int = 256 * 1024**2,
+    ) -> None:
+        self.destination = destination
+        self.staging = destination / f".gpubroker-{token}"
+        self._max_bytes = max_bytes
+        self._max_files = max_files
+        self._room = room
+        self._bytes = 0
+        self._received: dict[str, OutputFile] = {}
+
+    def receive(self, name: str) -> ReceivedFile:
+        """A place to write the output called `name` to, as a context manager."""
+        parts = _components(name)
+        if len(self._received) >= self._max_files:
+            raise _hostile(f"the machine sent more than {self._max_files} outputs")
+        self.staging.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _folder(self.staging, parts[:-1]) as folder:
+            descriptor = os.open(parts[-1], _NEW_FILE, 0o644, dir_fd=folder)
+        return ReceivedFile(self, "/".join(parts), descriptor)
+
+    def take(self, size: int) -> None:
+        """Count bytes against the caps before they are written."""
+        self._bytes += size
+        if self._bytes > self._max_bytes:
+            raise _hostile(f"the machine sent more than {self._max_bytes} bytes of output")
+        if shutil.disk_usage(self.staging).free - size < self._room:
+            raise OSError(28, "no space left for the job's outputs", str(self.destination))
+
+    def add(self, name: str, size: int, sha256: str) -> None:
+        """Note an output that is whole and synced."""
+        self._received[name] = OutputFile(path=self.destination / name, size=size, sha256=sha256)
+
+    def commit(self) -> dict[str, OutputFile]:
+        """Move everything received to the destination, and say what there is."""
+        for name in self._received:
+            parts = _components(name)
+            with (
+                _folder(self.staging, parts[:-1]) as source,
+                _folder(self.destination, parts[:-1]) as target,
+            ):
+                os.replace(parts[-1], parts[-1], src_dir_fd=source, dst_dir_fd=target)
+                os.fsync(target)
+        self.discard()
+        return dict(self._received)
+
+    def discard(self) -> None:
+        """Remove what is still staged."""
+        if self.staging.exists():
+            shutil.rmtree(self.staging, ignore_errors=True)
+
+
+class ReceivedFile:
+    """One output being written; whole and synced once its ``with`` block ends well."""
+
+    def __init__(self, receiver: Receiver, name: str, descriptor: int) -> None:
+        self._receiver = receiver
+        self._name = name
+        self._file = os.fdopen(descriptor, "wb")
+        self._digest = hashlib.sha256()
+        self._size = 0
+
+    def write(self, data: bytes) -> None:
+        """Add bytes at the end."""
+        self._receiver.take(len(data))
+        self._digest.update(data)
+        self._size += len(data)
+        self._file.write(data)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with self._file:
+            if error is None:
+                self._file.flush()
+                os.fsync(self._file.fileno())
+                self._receiver.add(self._name, self._size, self._digest.hexdigest())
+
+
+@contextmanager
+def _folder(root: Path, parts: tuple[str, ...]) -> Iterator[int]:
+    """A descriptor of the folder `parts` below `root`, made where missing, through no link."""
+    root.mkdir(parents=True, exist_ok=True)
+    # The root itself is the caller's and may be reached through links; what is below may not.
+    descriptor = os.open(root, _DIRECTORY & ~os.O_NOFOLLOW)
+    try:
+        for part in parts:
+            try:
+                os.mkdir(part, 0o755, dir_fd=descriptor)
+            except FileExistsError:
+                if not stat.S_ISDIR(os.lstat(part, dir_fd=descriptor).st_mode):
+                    raise _hostile(f"output folder {part!r} is in the way of a file") from None
+            below = os.open(part, _DIRECTORY, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor = below
+        yield descriptor
+    finally:
+        os.close(descriptor)
