@@ -187,6 +187,17 @@ class Requirements:
                 raise InvalidValue.unknown("requirements", key, known, noun="key")
         return cls(**values)
 
+    def __str__(self) -> str:
+        """What was asked for, on one line; environment and set-up are left out."""
+        plain = Requirements()
+        parts = [
+            f"{name}={', '.join(map(str, value)) if isinstance(value, tuple) else value}"
+            for name in self.__slots__
+            if name not in ("env", "setup")
+            and (value := getattr(self, name)) != getattr(plain, name)
+        ]
+        return " ".join(parts) or "any machine"
+
     @property
     def needs_gpu(self) -> bool:
         """Whether any GPU is asked for."""

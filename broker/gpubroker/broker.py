@@ -1,0 +1,518 @@
+"""The broker for asynchronous code: opens the parts, closes them, and runs jobs with them."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+import anyio
+from anyio import AsyncContextManagerMixin
+
+from gpubroker.errors import BrokerClosed, InvalidValue, JobError, ProviderError
+from gpubroker.ledger.access import LedgerAccess
+from gpubroker.ledger.ledger import Ledger
+from gpubroker.ledger.mark_key import load_mark_key
+from gpubroker.ledger.rows import Limit
+from gpubroker.lifecycle.acquire import Acquisition, Wish
+from gpubroker.lifecycle.lease import AsyncLease
+from gpubroker.lifecycle.owner import Identity
+from gpubroker.lifecycle.parts import Parts
+from gpubroker.lifecycle.quoting import ask_all
+from gpubroker.lifecycle.readings import Readings
+from gpubroker.lifecycle.reap import Reaper, Swept
+from gpubroker.lifecycle.supervise import Supervisor
+from gpubroker.model.decisions import DecisionRecord
+from gpubroker.model.events import Event, EventKind
+from gpubroker.model.jobs import Job
+from gpubroker.model.leases import LeaseRow, LeaseState, LedgerEvent
+from gpubroker.model.money import Money
+from gpubroker.model.requirements import Requirements
+from gpubroker.model.results import JobState, ReleaseState, Result
+from gpubroker.plugins import (
+    BrokenPlugin,
+    Deadlines,
+    Plugin,
+    Provider,
+    discover,
+    open_provider,
+)
+from gpubroker.policy.plan import Ranking, Terms, cheapest, plan
+from gpubroker.policy.windows import day_of
+from gpubroker.settings import Budget, Settings, load, why_off
+from gpubroker.transport.job_io import OutputCallback
+from gpubroker.watchdog import Watchdog
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderStatus:
+    """One provider, whether it takes part, and why not.
+
+    Attributes:
+        origin: the distribution that it comes from.
+        on: it can be rented from.
+        why: why it is off, or what is wrong with it; empty if nothing is.
+        paid: its machines cost money; ``None`` where that is not known.
+    """
+
+    name: str
+    origin: str
+    on: bool
+    why: str = ""
+    paid: bool | None = None
+
+
+class AsyncBroker(AsyncContextManagerMixin):
+    """Rents the cheapest machine that can do the job, runs it, and gives the machine up.
+
+    Use it as an async context manager, on asyncio or trio::
+
+        async with AsyncBroker() as broker:
+            result = await broker.run(["nvidia-smi"], Requirements(gpu="RTX 4090"))
+
+    Args:
+        settings: settings read by `gpubroker.load_settings`; read from the environment and
+            ``gpubroker.toml`` where left out.
+        ledger: the ledger file, or ``":memory:"``.
+        budget: limits on money; a single amount is the limit per job. Replaces the settings'.
+        plugins: the providers to use instead of the installed ones.
+        on_event: called with every `Event`, in the event loop; it must not block.
+        now: reads the wall clock, in Unix seconds.
+        seed: makes ids, marks and jitter repeatable. For tests only.
+        deadlines: how long each provider hook may take.
+        release_wait: seconds that leaving a lease waits for the destroy to be acknowledged.
+        close_wait: seconds that closing waits for everything to be proven gone.
+        sweep: look for leaked machines at the start and every 30 s while leases are open.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: Settings | None = None,
+        ledger: str | Path | None = None,
+        budget: Budget | Money | float | str | None = None,
+        plugins: Iterable[Plugin] | None = None,
+        on_event: Callable[[Event], None] | None = None,
+        now: Callable[[], float] = time.time,
+        seed: int | None = None,
+        deadlines: Deadlines | None = None,
+        release_wait: float = 60.0,
+        close_wait: float = 60.0,
+        sweep: bool = True,
+    ) -> None:
+        self.settings = settings or load(ledger=ledger)
+        if ledger is not None:
+            self.settings = replace(self.settings, ledger=Path(ledger))
+        if budget is not None:
+            given = budget if isinstance(budget, Budget) else Budget(job=_amount("budget", budget))
+            self.settings = replace(self.settings, budget=given)
+        self._plugins = None if plugins is None else list(plugins)
+        self._on_event = on_event
+        self._now = now
+        self._source = random.Random(seed)  # noqa: S311 - ids and jitter; keys come from the system
+        self._entropy = os.urandom if seed is None else self._source.randbytes
+        self._deadlines = deadlines or Deadlines()
+        self._release_wait = release_wait
+        self._close_wait = close_wait
+        self._sweep = sweep
+        self._broken: list[BrokenPlugin] = []
+        self._slow: dict[str, str] = {}
+        self._open: tuple[Parts, Supervisor, Reaper] | None = None
+
+    # ---- opening and closing --------------------------------------------------------------
+
+    @asynccontextmanager
+    async def __asynccontextmanager__(self) -> AsyncGenerator[Self]:
+        async with AsyncExitStack() as stack:
+            parts = await self._open_parts(stack)
+            problem: BaseException | None = None
+            try:
+                async with anyio.create_task_group() as tasks:
+                    supervisor = Supervisor(parts, tasks)
+                    reaper = Reaper(parts, supervisor)
+                    self._open = (parts, supervisor, reaper)
+                    supervisor.start(supervisor.watch)
+                    if self._sweep:
+                        supervisor.start(reaper.loop)
+                    else:
+                        reaper.done.set()
+                    try:
+                        yield self
+                    except BaseException as error:  # noqa: BLE001 - raised again below
+                        # Not through the task group, which would wrap it into a group.
+                        problem = error
+                    finally:
+                        supervisor.close(self._close_wait, reaper.finish)
+            finally:
+                self._open = None
+                if problem is not None:
+                    raise problem
+
+    async def _open_parts(self, stack: AsyncExitStack) -> Parts:
+        path = None if str(self.settings.ledger) == ":memory:" else self.settings.ledger
+        ledger = Ledger(path, entropy=self._entropy(5))
+        stack.callback(ledger.close)
+        watchdog = Watchdog(1.0, self._report_blocking)
+        watchdog.start()
+        stack.callback(watchdog.stop)
+        providers = await self._open_providers(stack, watchdog)
+        parts = Parts(
+            ledger=LedgerAccess(ledger, patience=10.0, source=self._source),
+            ledger_id=ledger.id,
+            mark_key=load_mark_key(path, os.environ, self._entropy(32)),
+            identity=Identity.own(f"broker-{self._source.getrandbits(48):012x}"),
+            providers=providers,
+            readings={name: Readings(p, self._now) for name, p in providers.items()},
+            now=self._now,
+            source=self._source,
+        )
+        if self._on_event is not None:
+            parts.listeners.append(self._on_event)
+        return parts
+
+    async def _open_providers(
+        self, stack: AsyncExitStack, watchdog: Watchdog
+    ) -> dict[str, Provider]:
+        if self._plugins is None:
+            plugins, self._broken = discover()
+        else:
+            plugins, self._broken = self._plugins, []
+        providers: dict[str, Provider] = {}
+        for plugin in plugins:
+            account = self.settings.account(plugin.name)
+            opening = open_provider(
+                plugin, account, self._plugin_event(plugin), self._deadlines, watchdog
+            )
+            try:
+                providers[plugin.name] = await stack.enter_async_context(opening)
+            except (ProviderError, InvalidValue) as error:
+                self._broken.append(BrokenPlugin(plugin.name, plugin.origin, str(error)))
+        return providers
+
+    def _plugin_event(self, plugin: Plugin) -> Callable[[str, str], None]:
+        def emit(kind: str, text: str) -> None:
+            if self._open is not None:
+                parts = self._open[0]
+                parts.emit(EventKind.BOOTING, f"{kind}: {text}", provider=plugin.name)
+
+        return emit
+
+    def _report_blocking(self, label: str, seconds: float) -> None:
+        """May be called from another thread, so it only leaves a note."""
+        name, _, hook = label.partition(".")
+        self._slow[name] = f"its hook {hook} blocked the event loop for {seconds:.1f} s"
+
+    def _parts(self) -> Parts:
+        return self._opened()[0]
+
+    def _opened(self) -> tuple[Parts, Supervisor, Reaper]:
+        if self._open is None:
+            raise BrokerClosed("the broker is not open: use it as `async with AsyncBroker() as …`")
+        return self._open
+
+    # ---- the main job ---------------------------------------------------------------------
+
+    async def quote(
+        self,
+        requirements: Requirements | None = None,
+        *,
+        budget: Money | float | str | None = None,
+        ranking: Ranking = cheapest,
+    ) -> DecisionRecord:
+        """What would be rented now, and why not the rest. Rents nothing, writes nothing.
+
+        Returns:
+            A record without attempts: every offer with its rank or the reason against it.
+        """
+        parts = self._parts()
+        wanted = requirements or Requirements()
+        wish = self._wish(wanted, budget=budget, ranking=ranking)
+        quotes = await ask_all(parts, wanted, wish.providers)
+        facts = {name: provider.facts for name, provider in parts.providers.items()}
+        verdicts = plan(
+            quotes.offers, wanted, facts, Terms(left=wish.allowance), parts.now(), ranking
+        )
+        return DecisionRecord(
+            id="",
+            wanted=str(wanted),
+            asked_at=parts.now(),
+            verdicts=verdicts,
+            problems=tuple(quotes.problems),
+        )
+
+    @asynccontextmanager
+    async def lease(
+        self,
+        requirements: Requirements | None = None,
+        *,
+        budget: Money | float | str | None = None,
+        lifetime: float | None = None,
+        acquire_timeout: float = 1800.0,
+        ranking: Ranking = cheapest,
+        tags: Sequence[str] = (),
+    ) -> AsyncGenerator[AsyncLease]:
+        """A machine in hand, for several jobs; leaving the block gives it up.
+
+        Args:
+            requirements: what machine; any will do where left out.
+            budget: USD that this may cost at the most, failed attempts included.
+            lifetime: seconds that the machine may live, whatever happens. One hour where left
+                out; less where `budget` does not pay for that.
+            acquire_timeout: seconds that getting a machine may take.
+            ranking: gives each offer a score; the lowest is tried first.
+            tags: names to find it and its cost by.
+
+        Raises:
+            AcquireError: there is no machine; the error carries the decision record.
+            SetupFailed: the set-up script failed.
+            LedgerError: the durable record cannot be used. Nothing was rented.
+        """
+        wish = self._wish(
+            requirements or Requirements(),
+            budget=budget,
+            lifetime=lifetime,
+            deadline=acquire_timeout,
+            ranking=ranking,
+            tags=tags,
+        )
+        async with self._lease(wish) as lease:
+            yield lease
+
+    async def run(
+        self,
+        job: Job | str | Sequence[str],
+        requirements: Requirements | None = None,
+        *,
+        budget: Money | float | str | None = None,
+        lifetime: float | None = None,
+        acquire_timeout: float = 1800.0,
+        ranking: Ranking = cheapest,
+        on_output: OutputCallback | None = None,
+    ) -> Result:
+        """Rent a machine, run one job, bring its outputs back, and give the machine up.
+
+        Args:
+            job: a `Job`, the words of a command, or a script.
+            on_output: called with ``"stdout"`` or ``"stderr"`` and each piece of output.
+
+        The other arguments, and the errors, are those of `lease`.
+
+        Returns:
+            The result, once it is safe here and the destroy is acknowledged. A job that failed is
+            a result too; ``result.check()`` raises for it.
+
+        Raises:
+            MachineLost: the machine went away under the job, more often than the job's
+                ``retries`` allow.
+        """
+        job = Job.of(job)
+        wanted = requirements or Requirements()
+        setup = 0.0 if wanted.setup is None else wanted.setup.timeout
+        wish = self._wish(
+            wanted,
+            budget=budget,
+            lifetime=lifetime,
+            needed=0.0 if job.timeout is None else job.timeout + setup,
+            deadline=acquire_timeout,
+            ranking=ranking,
+            tags=job.tags,
+        )
+        for left in reversed(range(job.retries + 1)):
+            lease: AsyncLease | None = None
+            try:
+                async with self._lease(wish) as lease:
+                    result = await lease.run(job, on_output=on_output)
+            except JobError as error:
+                if lease is None:
+                    raise
+                error.result = lease.final(error.result)
+                if not left or error.result.state is not JobState.LOST:
+                    raise
+                wish = replace(wish, earlier=lease.record)
+            else:
+                return lease.final(result)
+        raise AssertionError("the last try returns or raises")
+
+    @asynccontextmanager
+    async def _lease(self, wish: Wish) -> AsyncGenerator[AsyncLease]:
+        parts, supervisor, _ = self._opened()
+        began = anyio.current_time()
+        acquisition = Acquisition(parts, supervisor, wish)
+        hold = await acquisition.machine()
+        lease = AsyncLease(
+            parts,
+            supervisor,
+            hold,
+            requirements=wish.requirements,
+            record=acquisition.record,
+            acquire_seconds=anyio.current_time() - began,
+            release_wait=self._release_wait,
+        )
+        async with lease:
+            await lease.set_up()
+            yield lease
+
+    def _wish(
+        self,
+        requirements: Requirements,
+        *,
+        budget: Money | float | str | None = None,
+        lifetime: float | None = None,
+        needed: float = 0.0,
+        deadline: float = 1800.0,
+        ranking: Ranking = cheapest,
+        tags: Sequence[str] = (),
+    ) -> Wish:
+        limits = self.settings.budget
+        allowance = limits.job if budget is None else _amount("budget", budget)
+        if lifetime is not None and not 0 < lifetime < float("inf"):
+            raise InvalidValue("lifetime", lifetime, "must be a positive number of seconds")
+        budgets: list[Limit] = []
+        if limits.day is not None:
+            since, until = day_of(self._now(), limits.timezone)
+            budgets.append(Limit("budget of this day", limits.day, since=since, until=until))
+        limited = limits.set or budget is not None
+        on = {s.name for s in self._statuses(limited=limited) if s.on}
+        return Wish(
+            requirements=requirements,
+            ranking=ranking,
+            providers=frozenset(on),
+            allowance=allowance,
+            budgets=tuple(budgets),
+            lifetime=lifetime,
+            needed=needed,
+            deadline=deadline,
+            tags=tuple(tags),
+        )
+
+    # ---- what is there --------------------------------------------------------------------
+
+    async def providers(self) -> list[ProviderStatus]:
+        """Every installed provider: taking part, off, or broken, and why."""
+        self._parts()
+        broken = [
+            ProviderStatus(name=b.name, origin=b.origin, on=False, why=b.problem)
+            for b in self._broken
+        ]
+        limited = self.settings.budget.set
+        return sorted([*self._statuses(limited=limited), *broken], key=lambda s: s.name)
+
+    def _statuses(self, *, limited: bool) -> list[ProviderStatus]:
+        statuses: list[ProviderStatus] = []
+        for name, provider in self._parts().providers.items():
+            account = self.settings.account(name)
+            off = why_off(
+                provider.facts,
+                account,
+                limited=limited,
+                named=provider.given or self._named(name, provider),
+                keyed=provider.given or account.key is not None or account.url is not None,
+                real=not provider.given and account.url is None,
+                under_test="pytest" in sys.modules,
+            )
+            statuses.append(
+                ProviderStatus(
+                    name=name,
+                    origin=provider.origin,
+                    on=off is None,
+                    why=off or self._slow.get(name, ""),
+                    paid=provider.facts.paid,
+                )
+            )
+        return statuses
+
+    def _named(self, name: str, provider: Provider) -> bool:
+        options: Mapping[str, str] = self.settings.providers.get(name, {})
+        return provider.origin.startswith("gpubroker ") or options.get("enabled") == "true"
+
+    async def leases(self, *, open_only: bool = True) -> list[LeaseRow]:
+        """The leases of this ledger, whichever process holds them, the newest first."""
+        return await self._parts().ledger(lambda ledger: ledger.leases(open_only=open_only))
+
+    async def events(self, lease_id: str) -> list[LedgerEvent]:
+        """Everything on record about one lease, the oldest first."""
+        return await self._parts().ledger(lambda ledger: ledger.events(lease_id))
+
+    async def explain(self, lease_id: str | None = None) -> DecisionRecord | None:
+        """Why a lease's machine was chosen; of the newest request where no lease is named."""
+        if lease_id is None:
+            return await self._parts().ledger(lambda ledger: ledger.record())
+        lease = await self._parts().ledger(lambda ledger: ledger.lease(lease_id))
+        request = lease_id if lease is None else lease.request_id
+        return await self._parts().ledger(lambda ledger: ledger.record(request))
+
+    # ---- giving up, and making sure -------------------------------------------------------
+
+    async def release(self, lease_id: str, *, reason: str = "asked for") -> ReleaseState:
+        """Give up a lease of this ledger, whichever process holds it. Does not wait for proof.
+
+        Raises:
+            InvalidValue: there is no such lease.
+        """
+        parts, supervisor, reaper = self._opened()
+        if lease_id in supervisor.holds:
+            supervisor.request_release(supervisor.holds[lease_id], reason)
+            return supervisor.holds[lease_id].release_state
+        lease = await parts.ledger(lambda ledger: ledger.lease(lease_id))
+        if lease is None:
+            known = [row.id for row in await self.leases()]
+            raise InvalidValue.unknown("lease", lease_id, known, noun="lease")
+        if not lease.state.open:
+            return ReleaseState.PROVEN
+        await reaper.release(lease, reason)
+        return ReleaseState.REQUESTED
+
+    async def wait_released(self, lease_id: str, *, timeout: float = 60.0) -> ReleaseState:  # noqa: ASYNC109
+        """Wait until a lease's machine is proven gone, `timeout` seconds at the most.
+
+        Returns:
+            How far it has come by then.
+        """
+        parts = self._parts()
+        pause = 0.002
+        with anyio.move_on_after(timeout):
+            while True:
+                lease = await parts.ledger(lambda ledger: ledger.lease(lease_id))
+                if lease is None or not lease.state.open or lease.state is LeaseState.LATE_WATCH:
+                    return ReleaseState.PROVEN
+                await anyio.sleep(pause)
+                pause = min(pause * 2, 0.5)
+        lease = await parts.ledger(lambda ledger: ledger.lease(lease_id))
+        assert lease is not None
+        if lease.acknowledged_at is not None:
+            return ReleaseState.ACKNOWLEDGED
+        asked = lease.release_requested_at is not None
+        return ReleaseState.REQUESTED if asked else ReleaseState.HELD
+
+    async def sweep(self) -> list[Swept]:
+        """Compare every provider's machines with this ledger, and release what nobody holds."""
+        return await self._opened()[2].sweep_all()
+
+    async def adopt(self, provider: str, machine_id: str) -> LeaseRow:
+        """Take a machine that carries this ledger's mark, but has no row here, and release it.
+
+        Raises:
+            InvalidValue: the provider lists no such machine with a mark of this ledger.
+        """
+        return await self._opened()[2].adopt(provider, machine_id)
+
+    async def verify(self) -> list[str]:
+        """Replay the ledger against its own rules; returns what does not hold, one line each."""
+        from gpubroker.ledger.verify import violations
+
+        return await self._parts().ledger(
+            lambda ledger: violations(ledger.leases(open_only=False), ledger.events())
+        )
+
+
+def _amount(field: str, value: Money | float | str) -> Money:
+    amount = Money(value)
+    if amount < Money(0):
+        raise InvalidValue(field, value, "must not be negative")
+    return amount

@@ -1,0 +1,375 @@
+"""The durable record: leases, money, events. Every method is one transaction.
+
+Writes to a lease are conditional on its epoch, so that a process which lost the lease can change
+nothing, and on its state, so that only edges of the state table are taken. The event row of an
+edge is part of the same transaction.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from gpubroker.errors import LedgerError, StaleOwner
+from gpubroker.ledger.rows import (
+    Limit,
+    Owner,
+    event_from,
+    lease_from,
+    lease_values,
+    owner_from,
+)
+from gpubroker.ledger.schema import migrate
+from gpubroker.ledger.store import Store
+from gpubroker.model.decisions import DecisionRecord
+from gpubroker.model.leases import LeaseRow, LeaseState, LedgerEvent
+from gpubroker.model.marks import ledger_id
+from gpubroker.model.money import Money
+from gpubroker.policy.transitions import HELD, allowed
+
+
+class OverLimit(Exception):  # noqa: N818
+    """A reservation does not fit a limit; nothing was written."""
+
+    def __init__(self, limit: Limit, committed: Money, asked: Money) -> None:
+        self.limit = limit
+        self.committed = committed
+        self.asked = asked
+        super().__init__(
+            f"{limit.name}: {asked} more would exceed {limit.amount}, of which {committed} is taken"
+        )
+
+
+class Ledger:
+    """The record of one installation, in one file that many processes may share.
+
+    Args:
+        path: the file; ``None`` keeps it in memory.
+        entropy: random bytes, for the id of a new ledger.
+    """
+
+    def __init__(self, path: Path | None, *, entropy: bytes, busy: float = 0.2) -> None:
+        self._store = Store(path, busy=busy)
+        with self._store.transaction() as sql:
+            migrate(sql)
+            sql.execute(
+                "INSERT INTO facts VALUES ('ledger id', :id) ON CONFLICT DO NOTHING",
+                {"id": ledger_id(entropy)},
+            )
+            self.id = str(_value(sql, "SELECT value FROM facts WHERE name = 'ledger id'"))
+
+    @property
+    def path(self) -> Path | None:
+        """The file, or ``None`` where it is in memory."""
+        return self._store.path
+
+    def close(self) -> None:
+        """Close the file."""
+        self._store.close()
+
+    # ---- owners ---------------------------------------------------------------------------
+
+    def put_owner(self, owner: Owner) -> None:
+        """Register an owner, or renew it."""
+        with self._store.transaction() as sql:
+            sql.execute(
+                "INSERT INTO owners VALUES (:id, :host, :pid, :started, :expires_at, :closed_at)"
+                " ON CONFLICT (id) DO UPDATE"
+                " SET expires_at = excluded.expires_at, closed_at = excluded.closed_at",
+                {name: getattr(owner, name) for name in Owner.__slots__},
+            )
+
+    def owners(self) -> dict[str, Owner]:
+        """Every owner that holds an open lease, by id."""
+        with self._store.reading() as sql:
+            rows = sql.execute(
+                "SELECT * FROM owners WHERE id IN (SELECT owner FROM leases"
+                " WHERE state NOT IN ('released', 'refused'))"
+            )
+            return {row["id"]: owner_from(row) for row in rows}
+
+    # ---- the life of a lease --------------------------------------------------------------
+
+    def reserve(self, lease: LeaseRow, limits: Iterable[Limit]) -> None:
+        """Hold the worst case and write the intent: after this, and only then, a create may leave.
+
+        Raises:
+            OverLimit: a limit does not allow it.
+        """
+        with self._store.transaction() as sql:
+            for limit in limits:
+                committed = _committed(sql, limit)
+                if committed + lease.reserved > limit.amount:
+                    raise OverLimit(limit, committed, lease.reserved)
+            values = lease_values(lease)
+            names = ", ".join(values)
+            sql.execute(
+                f"INSERT INTO leases ({names}) VALUES ({', '.join(':' + n for n in values)})",  # noqa: S608
+                values,
+            )
+            _write_event(sql, lease, lease.created_at, "intent", None, lease.state, lease.title)
+
+    def committed(self, limit: Limit) -> Money:
+        """What is reserved and spent, together, by the leases that `limit` counts."""
+        with self._store.reading() as sql:
+            return _committed(sql, limit)
+
+    def move(
+        self,
+        lease: LeaseRow,
+        target: LeaseState,
+        at: float,
+        kind: str,
+        detail: str = "",
+        **columns: float | str | Money | None,
+    ) -> LeaseRow:
+        """Take one edge of the state table, and set `columns` with it.
+
+        Raises:
+            StaleOwner: another process has taken the lease over.
+            LedgerError: the table has no such edge from where the lease is now.
+        """
+        with self._store.transaction() as sql:
+            return _move(sql, lease, target, at, kind, detail, columns)
+
+    def note(
+        self, lease: LeaseRow, at: float, kind: str, detail: str = "", **columns: float | str | Money | None
+    ) -> LeaseRow:
+        """Write an event, and set `columns`, without a change of state."""
+        with self._store.transaction() as sql:
+            now = _current(sql, lease)
+            _update(sql, now, columns)
+            _write_event(sql, now, at, kind, None, None, detail)
+            return _lease(sql, lease.id)
+
+    def request_release(self, lease: LeaseRow, at: float, reason: str) -> LeaseRow:
+        """Ask for the release of a lease. Absorbing: the first request stands.
+
+        A lease whose machine is not known yet keeps its state; the request is carried out as
+        soon as the machine is.
+        """
+        with self._store.transaction() as sql:
+            now = _current(sql, lease)
+            asked: dict[str, Any] = {}
+            if now.release_requested_at is None:
+                asked = {"release_requested_at": at, "release_reason": reason}
+            if now.state in HELD or now.state is LeaseState.ORPHANED:
+                return _move(sql, now, LeaseState.RELEASING, at, "release requested", reason, asked)
+            if not asked or not now.state.open:
+                return now
+            _update(sql, now, asked)
+            _write_event(sql, now, at, "release requested", None, None, reason)
+            return _lease(sql, lease.id)
+
+    def take_over(self, lease: LeaseRow, owner: str, at: float, detail: str) -> LeaseRow:
+        """Make `owner` the holder: the epoch rises, and the former holder can change nothing.
+
+        Raises:
+            StaleOwner: it has changed hands since `lease` was read.
+        """
+        with self._store.transaction() as sql:
+            now = _current(sql, lease)
+            taken = {"owner": owner, "epoch": now.epoch + 1, "suspected_at": None}
+            _update(sql, now, taken)
+            result = _lease(sql, lease.id)
+            _write_event(sql, result, at, "taken over", None, None, detail)
+            return result
+
+    def adopt(self, lease: LeaseRow, at: float, detail: str) -> None:
+        """Write a lease for a machine that carries our mark but has no row here."""
+        with self._store.transaction() as sql:
+            values = lease_values(lease)
+            names = ", ".join(values)
+            sql.execute(
+                f"INSERT INTO leases ({names}) VALUES ({', '.join(':' + n for n in values)})",  # noqa: S608
+                values,
+            )
+            _write_event(sql, lease, at, "found", None, lease.state, detail)
+
+    # ---- jobs -----------------------------------------------------------------------------
+
+    def begin_job(
+        self, lease: LeaseRow, job_id: str, title: str, tags: Sequence[str], at: float
+    ) -> LeaseRow:
+        """A job starts on a lease: the lease becomes busy."""
+        with self._store.transaction() as sql:
+            sql.execute(
+                "INSERT INTO jobs (id, lease_id, title, state, started_at, tags)"
+                " VALUES (:id, :lease, :title, 'running', :at, :tags)",
+                {"id": job_id, "lease": lease.id, "title": title, "at": at, "tags": "\n".join(tags)},
+            )
+            return _move(sql, lease, LeaseState.BUSY, at, "job started", title, {})
+
+    def end_job(
+        self, lease: LeaseRow, job_id: str, state: str, exit_code: int | None, at: float
+    ) -> LeaseRow:
+        """A job ended, its results are safe: the lease is idle, unless it is being released."""
+        with self._store.transaction() as sql:
+            sql.execute(
+                "UPDATE jobs SET state = :state, exit_code = :code, ended_at = :at"
+                " WHERE id = :id AND ended_at IS NULL",
+                {"id": job_id, "state": state, "code": exit_code, "at": at},
+            )
+            now = _current(sql, lease)
+            detail = state if exit_code is None else f"{state} {exit_code}"
+            if now.state is LeaseState.BUSY:
+                return _move(sql, now, LeaseState.IDLE, at, "job ended", detail, {})
+            _write_event(sql, now, at, "job ended", None, None, detail)
+            return now
+
+    # ---- what is there --------------------------------------------------------------------
+
+    def lease(self, lease_id: str) -> LeaseRow | None:
+        """The lease with this id."""
+        with self._store.reading() as sql:
+            row = sql.execute("SELECT * FROM leases WHERE id = :id", {"id": lease_id}).fetchone()
+            return None if row is None else lease_from(row)
+
+    def lease_of_mark(self, mark: str) -> LeaseRow | None:
+        """The lease whose machine carries this mark."""
+        with self._store.reading() as sql:
+            row = sql.execute("SELECT * FROM leases WHERE mark = :mark", {"mark": mark}).fetchone()
+            return None if row is None else lease_from(row)
+
+    def leases(self, *, open_only: bool = True, limit: int = 1_000_000) -> list[LeaseRow]:
+        """Leases, the newest first."""
+        where = "WHERE state NOT IN ('released', 'refused')" if open_only else ""
+        with self._store.reading() as sql:
+            rows = sql.execute(
+                f"SELECT * FROM leases {where} ORDER BY created_at DESC, id LIMIT :limit",  # noqa: S608
+                {"limit": limit},
+            )
+            return [lease_from(row) for row in rows]
+
+    def events(self, lease_id: str | None = None) -> list[LedgerEvent]:
+        """The events of one lease, or all of them, the oldest first."""
+        where = "" if lease_id is None else "WHERE lease_id = :id"
+        with self._store.reading() as sql:
+            rows = sql.execute(f"SELECT * FROM events {where} ORDER BY number", {"id": lease_id})  # noqa: S608
+            return [event_from(row) for row in rows]
+
+    # ---- decision records and sweeps ------------------------------------------------------
+
+    def put_record(self, record: DecisionRecord) -> None:
+        """Keep a decision record, or its newer version."""
+        with self._store.transaction() as sql:
+            sql.execute(
+                "INSERT INTO requests VALUES (:id, :at, :record)"
+                " ON CONFLICT (id) DO UPDATE SET record = excluded.record",
+                {"id": record.id, "at": record.asked_at, "record": record.to_json()},
+            )
+
+    def record(self, request_id: str | None = None) -> DecisionRecord | None:
+        """The decision record of a request, or the newest one."""
+        where = "" if request_id is None else "WHERE id = :id"
+        with self._store.reading() as sql:
+            found = _value(
+                sql,
+                f"SELECT record FROM requests {where} ORDER BY at DESC, rowid DESC LIMIT 1",  # noqa: S608
+                {"id": request_id},
+            )
+        return None if found is None else DecisionRecord.from_json(str(found))
+
+    def put_swept(self, provider: str, at: float) -> None:
+        """Note a complete sweep of a provider."""
+        with self._store.transaction() as sql:
+            sql.execute(
+                "INSERT INTO facts VALUES (:name, :at)"
+                " ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+                {"name": f"swept {provider}", "at": repr(at)},
+            )
+
+    def swept(self) -> dict[str, float]:
+        """When each provider was last swept completely, in Unix seconds."""
+        with self._store.reading() as sql:
+            rows = sql.execute("SELECT name, value FROM facts WHERE name LIKE 'swept %'")
+            return {row["name"].removeprefix("swept "): float(row["value"]) for row in rows}
+
+
+def _value(sql: sqlite3.Connection, query: str, values: dict[str, Any] | None = None) -> Any:
+    row = sql.execute(query, values or {}).fetchone()
+    return None if row is None else row[0]
+
+
+def _committed(sql: sqlite3.Connection, limit: Limit) -> Money:
+    if limit.request_id is not None:
+        where = "request_id = :request_id"
+    else:
+        where = "created_at >= :since AND created_at < :until"
+    micros = _value(
+        sql,
+        f"SELECT COALESCE(SUM(reserved + spent), 0) FROM leases WHERE {where}",  # noqa: S608
+        {"request_id": limit.request_id, "since": limit.since, "until": limit.until},
+    )
+    return Money.from_micros(micros)
+
+
+def _lease(sql: sqlite3.Connection, lease_id: str) -> LeaseRow:
+    row = sql.execute("SELECT * FROM leases WHERE id = :id", {"id": lease_id}).fetchone()
+    if row is None:
+        raise LedgerError(f"there is no lease {lease_id}")
+    return lease_from(row)
+
+
+def _current(sql: sqlite3.Connection, lease: LeaseRow) -> LeaseRow:
+    """The lease as it is now, if it has not changed hands since `lease` was read."""
+    now = _lease(sql, lease.id)
+    if now.epoch != lease.epoch:
+        raise StaleOwner(f"lease {lease.id} was taken over by another process")
+    return now
+
+
+def _move(
+    sql: sqlite3.Connection,
+    lease: LeaseRow,
+    target: LeaseState,
+    at: float,
+    kind: str,
+    detail: str,
+    columns: dict[str, Any],
+) -> LeaseRow:
+    now = _current(sql, lease)
+    if not allowed(now.state, target):
+        raise LedgerError(f"lease {lease.id} is {now.state}; it cannot become {target}")
+    _update(sql, now, {**columns, "state": str(target)})
+    result = _lease(sql, lease.id)
+    _write_event(sql, result, at, kind, now.state, target, detail)
+    return result
+
+
+def _update(sql: sqlite3.Connection, lease: LeaseRow, columns: dict[str, Any]) -> None:
+    if not columns:
+        return
+    values = {name: v.micros_up if isinstance(v, Money) else v for name, v in columns.items()}
+    changed = sql.execute(
+        f"UPDATE leases SET {', '.join(f'{n} = :{n}' for n in values)}"  # noqa: S608
+        " WHERE id = :_id AND epoch = :_epoch AND state = :_state",
+        {**values, "_id": lease.id, "_epoch": lease.epoch, "_state": str(lease.state)},
+    ).rowcount
+    assert changed == 1, "the row was read in this very transaction"
+
+
+def _write_event(
+    sql: sqlite3.Connection,
+    lease: LeaseRow,
+    at: float,
+    kind: str,
+    source: LeaseState | None,
+    target: LeaseState | None,
+    detail: str,
+) -> None:
+    sql.execute(
+        "INSERT INTO events (lease_id, at, epoch, kind, source, target, detail)"
+        " VALUES (:lease, :at, :epoch, :kind, :source, :target, :detail)",
+        {
+            "lease": lease.id,
+            "at": at,
+            "epoch": lease.epoch,
+            "kind": kind,
+            "source": source and str(source),
+            "target": target and str(target),
+            "detail": detail,
+        },
+    )

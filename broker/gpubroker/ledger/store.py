@@ -1,0 +1,103 @@
+"""The SQLite file: connection, transactions, and what its errors mean.
+
+`Store` is used from one thread of one process. A transaction waits at most `busy` seconds for
+another process; waiting longer is the caller's decision.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from gpubroker.errors import BrokerClosed, LedgerBusy, LedgerError, LedgerUnusable
+
+_BUSY: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+class Store:
+    """One open SQLite ledger file, made with mode 0600 where it is missing.
+
+    Args:
+        path: the file; ``None`` keeps everything in memory, for tests and dry runs.
+        busy: seconds that one operation may wait for another process.
+
+    Raises:
+        LedgerUnusable: it cannot be opened, or is no ledger.
+    """
+
+    def __init__(self, path: Path | None, *, busy: float = 0.2) -> None:
+        self.path = path
+        self._pid = os.getpid()
+        try:
+            if path is not None:
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            self._connection = sqlite3.connect(
+                ":memory:" if path is None else path, timeout=busy, isolation_level=None
+            )
+            self._connection.row_factory = sqlite3.Row
+            with self._translated():
+                # Power loss after a commit must not undo it: a create may have left on its word.
+                self._connection.execute("PRAGMA synchronous = FULL")
+                self._connection.execute("PRAGMA journal_mode = WAL")
+        except OSError as error:
+            raise LedgerUnusable(f"cannot open the ledger {path}: {error.strerror}") from error
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Everything inside happens, durably, or nothing does.
+
+        Raises:
+            LedgerBusy: another process kept the file locked. Nothing has happened.
+            LedgerUnusable: the file cannot be written or read. Nothing has happened.
+        """
+        self._check_process()
+        with self._translated():
+            # A read that turns into a write cannot wait in SQLite, so the lock comes first.
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """One consistent look at the ledger, which waits for no writer."""
+        self._check_process()
+        with self._translated():
+            self._connection.execute("BEGIN")
+            try:
+                yield self._connection
+            finally:
+                self._connection.execute("ROLLBACK")
+
+    def close(self) -> None:
+        """Close the file. A child of a fork must leave its parent's connection alone."""
+        if self._pid == os.getpid():
+            self._connection.close()
+
+    def _check_process(self) -> None:
+        if self._pid != os.getpid():
+            raise BrokerClosed("this broker belongs to the process before the fork; open a new one")
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.ProgrammingError as error:
+            raise BrokerClosed(f"the ledger is closed or used from another thread: {error}") from error
+        except sqlite3.DatabaseError as error:
+            raise self._meaning(error) from error
+
+    def _meaning(self, error: sqlite3.DatabaseError) -> LedgerError:
+        code = getattr(error, "sqlite_errorcode", None)
+        if code is not None and code & 0xFF in _BUSY:
+            return LedgerBusy(f"the ledger {self.path} is held by another process")
+        return LedgerUnusable(f"the ledger {self.path} cannot be used: {error}")

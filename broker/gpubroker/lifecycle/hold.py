@@ -1,0 +1,81 @@
+"""A lease in this broker's hands: its row, its machine, and who must be told of changes."""
+
+from __future__ import annotations
+
+import anyio
+
+from gpubroker.errors import ProviderError
+from gpubroker.model.leases import LeaseRow, LeaseState
+from gpubroker.model.machines import Machine
+from gpubroker.model.offers import Offer
+from gpubroker.model.results import ReleaseState
+from gpubroker.plugins import Provider
+
+
+class Hold:
+    """One lease that this broker made.
+
+    Attributes:
+        row: the newest version that this broker has read or written.
+        machine: what the vendor made; ``None`` until the create is answered.
+        failure: why there is no machine, once the create was answered without one.
+        answered: set once the create was answered, or can be answered no more.
+        release_reason: why its release was asked for. Absorbing: once set, the lease is of no
+            further use to its holder, whatever the ledger says by then.
+    """
+
+    def __init__(self, row: LeaseRow, provider: Provider, offer: Offer) -> None:
+        self.row = row
+        self.provider = provider
+        self.offer = offer
+        self.machine: Machine | None = None
+        self.failure: ProviderError | None = None
+        self.answered = anyio.Event()
+        self.release_reason: str | None = None
+        self._acknowledged = anyio.Event()
+        self._proven = anyio.Event()
+        self._users: set[anyio.CancelScope] = set()
+
+    def __repr__(self) -> str:
+        return f"<Hold {self.row.id} {self.row.state} on {self.row.provider}>"
+
+    def update(self, row: LeaseRow) -> None:
+        """Take note of a newer version of the row."""
+        self.row = row
+        over = row.state in (LeaseState.RELEASED, LeaseState.REFUSED, LeaseState.LATE_WATCH)
+        if over or row.acknowledged_at is not None:
+            self._acknowledged.set()
+        if over:
+            self._proven.set()
+
+    def interrupt(self) -> None:
+        """End whatever uses the machine: it is being given up."""
+        for scope in tuple(self._users):
+            scope.cancel()
+
+    def use(self, scope: anyio.CancelScope) -> None:
+        """Have `scope` cancelled when the lease is given up."""
+        self._users.add(scope)
+        if self.release_reason is not None:
+            scope.cancel()
+
+    def leave(self, scope: anyio.CancelScope) -> None:
+        """Undo `use`."""
+        self._users.discard(scope)
+
+    @property
+    def release_state(self) -> ReleaseState:
+        """How far giving it up has come."""
+        if self._proven.is_set():
+            return ReleaseState.PROVEN
+        if self._acknowledged.is_set():
+            return ReleaseState.ACKNOWLEDGED
+        return ReleaseState.HELD if self.release_reason is None else ReleaseState.REQUESTED
+
+    async def acknowledged(self) -> None:
+        """Wait until the provider accepted the destroy."""
+        await self._acknowledged.wait()
+
+    async def proven(self) -> None:
+        """Wait until it is proven gone."""
+        await self._proven.wait()

@@ -1,0 +1,258 @@
+"""A lease: a machine in hand, for as many jobs as its time allows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import anyio
+
+from gpubroker.errors import LeaseReleased, LedgerError, MachineLost, SetupFailed
+from gpubroker.lifecycle.hold import Hold
+from gpubroker.lifecycle.parts import Parts
+from gpubroker.lifecycle.running import Run, run_on
+from gpubroker.lifecycle.supervise import Supervisor
+from gpubroker.model.decisions import DecisionRecord
+from gpubroker.model.events import EventKind
+from gpubroker.model.jobs import Job
+from gpubroker.model.leases import LeaseState
+from gpubroker.model.money import Money
+from gpubroker.model.requirements import Requirements
+from gpubroker.model.results import JobState, ReleaseState, Result, Timings
+from gpubroker.policy.pricing import spent
+from gpubroker.transport.job_io import OutputCallback
+
+
+class AsyncLease:
+    """A machine in hand, from `AsyncBroker.lease`. Leaving its ``async with`` block gives it up.
+
+    Jobs run one at a time. However the block is left, the first thing that happens, before
+    anything is awaited, is a durable request for the release; the broker's supervisor carries it
+    out, whatever becomes of the caller.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        supervisor: Supervisor,
+        hold: Hold,
+        *,
+        requirements: Requirements,
+        record: DecisionRecord,
+        acquire_seconds: float,
+        release_wait: float,
+    ) -> None:
+        self._parts = parts
+        self._supervisor = supervisor
+        self._hold = hold
+        self._requirements = requirements
+        self._record = record
+        self._acquire_seconds = acquire_seconds
+        self._setup_seconds = 0.0
+        self._release_wait = release_wait
+        self._release_seconds = 0.0
+        self._turn = anyio.Lock()
+
+    def __repr__(self) -> str:
+        row = self._hold.row
+        return f"<AsyncLease {row.id}: {row.title} from {row.provider}, {row.state}>"
+
+    @property
+    def id(self) -> str:
+        """The lease's id in the ledger."""
+        return self._hold.row.id
+
+    @property
+    def provider(self) -> str:
+        """Who rents the machine out."""
+        return self._hold.row.provider
+
+    @property
+    def machine(self) -> str:
+        """What it is, such as ``2x RTX 4090``."""
+        return self._hold.row.title
+
+    @property
+    def record(self) -> DecisionRecord:
+        """Why this machine was chosen, and what else was tried."""
+        return self._record
+
+    @property
+    def deadline(self) -> float:
+        """Unix time at which the machine is given up, whatever runs on it."""
+        return self._hold.row.deadline
+
+    @property
+    def cost(self) -> Money:
+        """USD that it has cost so far."""
+        row = self._hold.row
+        if row.state is LeaseState.RELEASED:
+            return row.spent
+        return spent(row, self._parts.now())
+
+    @property
+    def release_state(self) -> ReleaseState:
+        """How far giving it up has come."""
+        return self._hold.release_state
+
+    async def run(
+        self, job: Job | str | Sequence[str], *, on_output: OutputCallback | None = None
+    ) -> Result:
+        """Run a job to its end, its outputs brought back.
+
+        Args:
+            job: a `Job`, the words of a command, or a script.
+            on_output: called with ``"stdout"`` or ``"stderr"`` and each piece of output.
+
+        Returns:
+            The result. A job that failed is a result too; ``result.check()`` raises for it.
+
+        Raises:
+            LeaseReleased: the lease has been given up.
+            MachineLost: the machine went away under the job.
+            OSError: the outputs cannot be written here.
+        """
+        job = Job.of(job)
+        async with self._turn:
+            self._check_held()
+            job_id = self._parts.new_id("job")
+            hold, at = self._hold, self._parts.now()
+            hold.update(
+                await self._parts.ledger(
+                    lambda ledger: ledger.begin_job(hold.row, job_id, job.title, job.tags, at)
+                )
+            )
+            self._emit(EventKind.RUNNING, job.title)
+            env = {**self._requirements.env, **job.env, **job.secrets}
+            try:
+                run = await run_on(
+                    self._parts,
+                    hold,
+                    job,
+                    job_id=job_id,
+                    env=env,
+                    destination=job.output_dir,
+                    on_output=on_output,
+                )
+            except BaseException as error:
+                self._end_badly(job_id, type(error).__name__)
+                raise
+            state, code, ended = str(run.outcome.state), run.outcome.exit_code, self._parts.now()
+            hold.update(
+                await self._parts.ledger(
+                    lambda ledger: ledger.end_job(hold.row, job_id, state, code, ended)
+                )
+            )
+            result = self._result(job_id, run)
+            self._emit(EventKind.JOB_ENDED, result.failure or "exit code 0")
+        if result.state is JobState.LOST:
+            raise MachineLost(f"{self.provider}: {result.failure}", result)
+        return result
+
+    def release(self, reason: str = "asked for") -> None:
+        """Give the machine up. Does not wait; a second call changes nothing."""
+        self._supervisor.request_release(self._hold, reason)
+
+    async def set_up(self) -> None:
+        """Run the requirements' set-up script, once. Called by the broker.
+
+        Raises:
+            SetupFailed: it failed; the error's result has its output.
+        """
+        setup = self._requirements.setup
+        hold, parts = self._hold, self._parts
+        if setup is not None:
+            self._emit(EventKind.SETTING_UP, " ".join(setup.argv)[:80])
+            job_id = parts.new_id("setup")
+            run = await run_on(
+                parts,
+                hold,
+                Job(setup.argv, timeout=setup.timeout),
+                job_id=job_id,
+                env=self._requirements.env,
+                destination=Path(),
+                in_home=True,
+            )
+            self._setup_seconds = run.seconds
+            if run.outcome.exit_code != 0:
+                result = self._result(job_id, run)
+                said = (run.stderr or run.stdout).decode(errors="replace").strip()
+                text = f"set-up failed ({result.failure}): {said[-500:]}"
+                raise SetupFailed(text, result)
+        at = parts.now()
+        hold.update(
+            await parts.ledger(
+                lambda ledger: ledger.move(hold.row, LeaseState.READY, at, "ready", ready_at=at)
+            )
+        )
+        self._emit(EventKind.READY, f"{self.machine} from {self.provider} is ready")
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release("done" if error is None else f"left by {type(error).__name__}")
+        began = anyio.current_time()
+        with anyio.move_on_after(self._release_wait, shield=True):
+            await self._hold.acknowledged()
+        self._release_seconds = anyio.current_time() - began
+
+    def final(self, result: Result) -> Result:
+        """`result` with the release, its time and the cost as they are now."""
+
+
+        return replace(
+            result,
+            release=self.release_state,
+            cost=self.cost,
+            timings=replace(result.timings, release=self._release_seconds),
+        )
+
+    def _check_held(self) -> None:
+        if self._hold.release_reason is not None:
+            raise LeaseReleased(self.id, self._hold.release_reason)
+
+    def _emit(self, kind: EventKind, text: str) -> None:
+        self._parts.emit(kind, text, provider=self.provider, lease_id=self.id)
+
+    def _end_badly(self, job_id: str, state: str) -> None:
+        """Put on record that a job was left, without an await: a cancellation is on its way out."""
+        row, at = self._hold.row, self._parts.now()
+        try:
+            self._hold.update(
+                self._parts.ledger.at_once(
+                    lambda ledger: ledger.end_job(row, job_id, state, None, at)
+                )
+            )
+        except LedgerError as error:
+            self._emit(EventKind.ALARM, f"the end of {job_id} could not be recorded: {error}")
+
+    def _result(self, job_id: str, run: Run) -> Result:
+        return Result(
+            state=run.outcome.state,
+            exit_code=run.outcome.exit_code,
+            provider=self.provider,
+            machine=self.machine,
+            lease_id=self.id,
+            job_id=job_id,
+            stdout=run.stdout,
+            stderr=run.stderr,
+            dropped=run.outcome.dropped,
+            message=run.outcome.message,
+            files=run.files,
+            missing=run.missing,
+            cost=self.cost,
+            timings=Timings(
+                acquire=self._acquire_seconds, setup=self._setup_seconds, run=run.seconds
+            ),
+            release=self.release_state,
+            record=self._record,
+        )

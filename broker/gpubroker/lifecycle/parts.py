@@ -1,0 +1,64 @@
+"""What every driver of one open broker shares."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from gpubroker.ledger.access import LedgerAccess
+from gpubroker.lifecycle.owner import Identity
+from gpubroker.lifecycle.readings import Readings
+from gpubroker.model.events import Event, EventKind
+from gpubroker.model.marks import Mark
+from gpubroker.plugins import Provider
+
+
+@dataclass(slots=True, kw_only=True)
+class Parts:
+    """The parts of one open broker.
+
+    Attributes:
+        identity: which process this is, for the owner row.
+        now: reads the wall clock, Unix seconds. Waiting goes by the event loop's own clock.
+        source: all randomness: ids, marks, jitter.
+        listeners: called with each event, in order; one that raises is left out from then on.
+    """
+
+    ledger: LedgerAccess
+    ledger_id: str
+    mark_key: bytes
+    identity: Identity
+    providers: Mapping[str, Provider]
+    readings: Mapping[str, Readings]
+    now: Callable[[], float]
+    source: random.Random
+    listeners: list[Callable[[Event], None]] = field(default_factory=list[Callable[[Event], None]])
+
+    def emit(
+        self,
+        kind: EventKind,
+        text: str,
+        *,
+        provider: str | None = None,
+        lease_id: str | None = None,
+    ) -> None:
+        """Tell every listener what happened."""
+        event = Event(at=self.now(), kind=kind, text=text, provider=provider, lease_id=lease_id)
+        for listener in tuple(self.listeners):
+            try:
+                listener(event)
+            except Exception:  # noqa: BLE001 - a listener must not be able to stop a release
+                self.listeners.remove(listener)
+
+    def new_id(self, prefix: str) -> str:
+        """A short id that is new in this ledger."""
+        return f"{prefix}-{self.source.getrandbits(48):012x}"
+
+    def new_mark(self) -> Mark:
+        """A mark for one attempt."""
+        return Mark.make(self.mark_key, self.ledger_id, self.source.randbytes(10))
+
+    def ours(self, mark: Mark) -> bool:
+        """Whether a mark was made with this ledger's key, for this ledger."""
+        return mark.ledger_id == self.ledger_id and mark.verifies(self.mark_key)

@@ -1,0 +1,270 @@
+"""Giving one machine up: destroy until acknowledged, then look until it is proven gone.
+
+These drivers end only when their work is done; whoever starts them bounds them. They are safe to
+run in several processes at once, and again after any interruption.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import anyio
+
+from gpubroker.errors import ErrorKind, ProviderError, Scope
+from gpubroker.lifecycle.parts import Parts
+from gpubroker.model.events import EventKind
+from gpubroker.model.leases import LeaseRow, LeaseState
+from gpubroker.model.machines import Machine
+from gpubroker.model.money import Money
+from gpubroker.plugins import Provider
+from gpubroker.policy.backoff import delay, quarantines
+from gpubroker.policy.pricing import spent
+
+
+async def release_machine(
+    parts: Parts,
+    lease: LeaseRow,
+    machine: Machine,
+    on_change: Callable[[LeaseRow], None] = lambda _: None,
+) -> LeaseRow:
+    """Carry out a release whose request is on record: returns once the machine is proven gone.
+
+    Args:
+        lease: releasing or quarantined.
+        on_change: told each newer version of the lease.
+
+    Raises:
+        StaleOwner: another process has taken the lease over, and carries on.
+    """
+    while True:
+        lease = await _destroy(parts, lease, machine, on_change)
+        if await _gone(parts, lease, machine):
+            break
+        parts.emit(
+            EventKind.ALARM,
+            f"{machine.id} is still listed after its destroy was acknowledged; destroying it again",
+            provider=lease.provider,
+            lease_id=lease.id,
+        )
+    closed, now = lease, parts.now()
+    lease = await parts.ledger.insist(
+        lambda ledger: ledger.move(
+            closed,
+            LeaseState.RELEASED,
+            now,
+            "released",
+            "proven gone",
+            ended_at=now,
+            reserved=Money(0),
+            spent=spent(closed, now),
+        )
+    )
+    on_change(lease)
+    parts.emit(
+        EventKind.PROVEN,
+        f"{machine.id} is gone; it cost {lease.spent}",
+        provider=lease.provider,
+        lease_id=lease.id,
+    )
+    return lease
+
+
+async def _destroy(
+    parts: Parts, lease: LeaseRow, machine: Machine, on_change: Callable[[LeaseRow], None]
+) -> LeaseRow:
+    """Ask until the provider acknowledges. There is no number of failures that ends this."""
+    failures, since = 0, anyio.current_time()
+    while True:
+        try:
+            await _provider(parts, lease).release(machine)
+        except ProviderError as error:
+            failures += 1
+            lease = await _failing(parts, lease, error, anyio.current_time() - since)
+            on_change(lease)
+            await anyio.sleep(delay(failures, parts.source, retry_after=error.retry_after))
+        else:
+            return await _acknowledged(parts, lease, on_change)
+
+
+async def _acknowledged(
+    parts: Parts, lease: LeaseRow, on_change: Callable[[LeaseRow], None]
+) -> LeaseRow:
+    asked, now = lease, parts.now()
+    at = asked.acknowledged_at or now
+    if asked.state is LeaseState.QUARANTINED:
+        lease = await parts.ledger.insist(
+            lambda ledger: ledger.move(
+                asked, LeaseState.RELEASING, now, "acknowledged", acknowledged_at=at, problem=""
+            )
+        )
+    else:
+        lease = await parts.ledger.insist(
+            lambda ledger: ledger.note(asked, now, "acknowledged", acknowledged_at=at)
+        )
+    on_change(lease)
+    parts.emit(
+        EventKind.ACKNOWLEDGED,
+        f"{lease.provider} accepted the destroy of {lease.machine_id}",
+        provider=lease.provider,
+        lease_id=lease.id,
+    )
+    return lease
+
+
+async def _failing(
+    parts: Parts, lease: LeaseRow, error: ProviderError, failing_for: float
+) -> LeaseRow:
+    """Note a failed destroy; quarantine the lease when it is time to raise an alarm."""
+    now, text = parts.now(), str(error)
+    if lease.state is LeaseState.RELEASING and quarantines(error.kind, failing_for):
+        lease = await parts.ledger.insist(
+            lambda ledger: ledger.move(
+                lease, LeaseState.QUARANTINED, now, "cannot release", text, problem=text
+            )
+        )
+        parts.emit(
+            EventKind.ALARM,
+            f"{lease.machine_id} cannot be released and may go on billing: {text}",
+            provider=lease.provider,
+            lease_id=lease.id,
+        )
+        return lease
+    if lease.problem == text:
+        return lease
+    return await parts.ledger.insist(
+        lambda ledger: ledger.note(lease, now, "release failed", text, problem=text)
+    )
+
+
+async def _gone(parts: Parts, lease: LeaseRow, machine: Machine) -> bool:
+    """Whether complete readings prove it gone; ``False`` if it is listed when it should not be.
+
+    Readings that fail, and those made before the machine had to be visible, say nothing.
+    """
+    provider = _provider(parts, lease)
+    facts = provider.facts
+    if "inventory" not in provider.hooks:
+        return True
+    absent, last_absent, failures = 0, float("-inf"), 0
+    tolerated = anyio.current_time() + facts.release_margin
+    visible_from = (lease.accepted_at or lease.created_at) + facts.visibility_horizon
+    while absent < facts.absence_readings:
+        early = visible_from - parts.now()
+        pause = max(early, last_absent + facts.absence_interval - anyio.current_time())
+        if pause > 0:
+            await anyio.sleep(pause)
+        reading = await parts.readings[lease.provider].next()
+        if reading.error is not None:
+            failures += 1
+            retry_after = reading.error.retry_after
+            await anyio.sleep(delay(failures, parts.source, retry_after=retry_after))
+        elif reading.find(machine.id, lease.mark) is None:
+            absent, last_absent = absent + 1, reading.asked_at
+        elif reading.asked_at > tolerated:
+            return False
+        else:
+            absent, last_absent = 0, float("-inf")
+    return True
+
+
+async def resolve_unknown(
+    parts: Parts, lease: LeaseRow, on_change: Callable[[LeaseRow], None]
+) -> tuple[LeaseRow, Machine | None]:
+    """Find out what became of a create whose answer was lost, by its mark.
+
+    Returns:
+        The lease and its machine; or, when it had to be visible long since and is not, the lease
+        in ``late watch`` and ``None``.
+    """
+    provider = _provider(parts, lease)
+    facts = provider.facts
+    absent, failures = 0, 0
+    while "inventory" in provider.hooks:
+        reading = await parts.readings[lease.provider].next()
+        if reading.error is not None:
+            failures += 1
+            retry_after = reading.error.retry_after
+            await anyio.sleep(delay(failures, parts.source, retry_after=retry_after))
+            continue
+        machine = reading.find(lease.machine_id, lease.mark)
+        if machine is not None:
+            return await found(parts, lease, machine, on_change), machine
+        if reading.wall - lease.created_at >= facts.visibility_horizon:
+            absent += 1
+            if absent >= facts.absence_readings:
+                break
+            await anyio.sleep(facts.absence_interval)
+        else:
+            await anyio.sleep(facts.poll_interval)
+    return await never_seen(parts, lease, on_change), None
+
+
+async def found(
+    parts: Parts, lease: LeaseRow, machine: Machine, on_change: Callable[[LeaseRow], None]
+) -> LeaseRow:
+    """The machine of a lost answer is there: it is ours, and it bills since it was asked for."""
+    now = parts.now()
+    target = (
+        LeaseState.PROVISIONING
+        if lease.release_requested_at is None and lease.state is LeaseState.UNKNOWN
+        else LeaseState.RELEASING
+    )
+    asked: dict[str, float | str] = {}
+    if target is LeaseState.RELEASING and lease.release_requested_at is None:
+        asked = {"release_requested_at": now, "release_reason": "late create"}
+    row = await parts.ledger.insist(
+        lambda ledger: ledger.move(
+            lease, target, now, "found", machine.id, machine_id=machine.id, **asked
+        )
+    )
+    on_change(row)
+    parts.emit(
+        EventKind.FOUND,
+        f"the create whose answer was lost had made {machine.id}",
+        provider=lease.provider,
+        lease_id=lease.id,
+    )
+    return row
+
+
+async def never_seen(
+    parts: Parts, lease: LeaseRow, on_change: Callable[[LeaseRow], None]
+) -> LeaseRow:
+    """Give a create up that nothing was ever seen of; part of its money stays held for a while."""
+    facts = _provider(parts, lease).facts
+    now = parts.now()
+    held = lease.hourly * (facts.release_margin / 3600)
+    row = await parts.ledger.insist(
+        lambda ledger: ledger.move(
+            lease,
+            LeaseState.LATE_WATCH,
+            now,
+            "never seen",
+            reserved=min(held, lease.reserved, key=lambda money: money.amount),
+        )
+    )
+    if facts.late_create_watch == 0:
+        row = await watch_over(parts, row)
+    on_change(row)
+    return row
+
+
+async def watch_over(parts: Parts, lease: LeaseRow) -> LeaseRow:
+    """The watch for a late create ended and nothing came of it: the money is free again."""
+    now = parts.now()
+    return await parts.ledger.insist(
+        lambda ledger: ledger.move(
+            lease, LeaseState.RELEASED, now, "watch over", ended_at=now, reserved=Money(0)
+        )
+    )
+
+
+def _provider(parts: Parts, lease: LeaseRow) -> Provider:
+    provider = parts.providers.get(lease.provider)
+    if provider is None:
+        raise ProviderError(
+            f"the provider {lease.provider} is not available in this process",
+            kind=ErrorKind.AUTH,
+            scope=Scope.PROVIDER,
+        )
+    return provider

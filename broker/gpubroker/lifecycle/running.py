@@ -1,0 +1,105 @@
+"""Run one job on a machine in hand, and have its results safe before anything else happens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+
+from gpubroker.errors import ProviderError
+from gpubroker.lifecycle.hold import Hold
+from gpubroker.lifecycle.parts import Parts
+from gpubroker.model.events import EventKind
+from gpubroker.model.jobs import Job
+from gpubroker.model.results import JobState, Outcome, OutputFile
+from gpubroker.transport.job_io import JobIO, OutputCallback
+from gpubroker.transport.receive import Receiver
+
+#: Seconds that a provider may take beyond a job's own time-out to report it.
+_GRACE = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """How one job went on one machine."""
+
+    outcome: Outcome
+    stdout: bytes
+    stderr: bytes
+    files: Mapping[str, OutputFile]
+    missing: tuple[str, ...]
+    seconds: float
+
+
+async def run_on(
+    parts: Parts,
+    hold: Hold,
+    job: Job,
+    *,
+    job_id: str,
+    env: Mapping[str, str],
+    destination: Path,
+    in_home: bool = False,
+    on_output: OutputCallback | None = None,
+) -> Run:
+    """Run `job` to its end, whatever end that is.
+
+    When the lease is given up meanwhile, the outcome says "cancelled" and why. What had come back
+    whole by then is kept.
+
+    Raises:
+        OSError: the outputs cannot be written here.
+    """
+    assert hold.machine is not None
+    receiver = Receiver(destination, token=job_id)
+    io = JobIO(
+        job_id=job_id, env=env, receiver=receiver, in_home=in_home, on_output=on_output
+    )
+    began = anyio.current_time()
+    try:
+        outcome = await _outcome(parts, hold, job, io)
+        files = receiver.commit()
+    finally:
+        receiver.discard()
+    seconds = anyio.current_time() - began
+    missing = tuple(io.missing)
+    if outcome.state is not JobState.EXITED:
+        missing = tuple(pattern for pattern in job.outputs if not _matched(pattern, files))
+    return Run(
+        outcome=outcome,
+        stdout=io.kept("stdout"),
+        stderr=io.kept("stderr"),
+        files=files,
+        missing=missing,
+        seconds=seconds,
+    )
+
+
+async def _outcome(parts: Parts, hold: Hold, job: Job, io: JobIO) -> Outcome:
+    assert hold.machine is not None
+    limit = float("inf") if job.timeout is None else job.timeout + _GRACE
+    with anyio.CancelScope() as given_up:
+        hold.use(given_up)
+        try:
+            with anyio.move_on_after(limit) as overdue:
+                try:
+                    return await hold.provider.run(hold.machine, job, io)
+                except ProviderError as error:
+                    parts.emit(
+                        EventKind.FAILED,
+                        str(error),
+                        provider=hold.provider.name,
+                        lease_id=hold.row.id,
+                    )
+                    return Outcome(state=JobState.LOST, message=str(error))
+        finally:
+            hold.leave(given_up)
+    if overdue.cancelled_caught:
+        return Outcome(state=JobState.TIMED_OUT, message=f"still not ended after {limit:g} s")
+    return Outcome(state=JobState.CANCELLED, message=hold.release_reason or "")
+
+
+def _matched(pattern: str, files: Mapping[str, OutputFile]) -> bool:
+    return any(Path(name).match(pattern) for name in files)

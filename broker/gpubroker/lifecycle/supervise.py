@@ -1,0 +1,238 @@
+"""The supervisor: sends creates and carries out releases, in tasks that no caller's scope owns.
+
+A caller that is cancelled, interrupted or gone leaves a create that still gets its answer, and a
+release that still gets done. Only closing the broker ends these tasks, and only after its time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVarTuple
+
+import anyio
+from anyio.abc import TaskGroup
+
+from gpubroker.errors import CreateUnknown, LedgerError, ProviderError, StaleOwner
+from gpubroker.lifecycle.hold import Hold
+from gpubroker.lifecycle.owner import HEARTBEAT
+from gpubroker.lifecycle.parts import Parts
+from gpubroker.lifecycle.release import release_machine, resolve_unknown
+from gpubroker.model.events import EventKind
+from gpubroker.model.leases import LeaseState
+from gpubroker.model.machines import Machine, Order
+from gpubroker.model.money import Money
+
+Arguments = TypeVarTuple("Arguments")
+
+
+class Supervisor:
+    """Owns every create in flight and every release under way of one broker."""
+
+    def __init__(self, parts: Parts, tasks: TaskGroup) -> None:
+        self._parts = parts
+        self._tasks = tasks
+        self._scopes: set[anyio.CancelScope] = set()
+        self._releases = 0
+        self._idle = anyio.Event()
+        self._changed = anyio.Event()
+        self._beat = 0.0
+        self.holds: dict[str, Hold] = {}
+
+    # ---- background tasks -----------------------------------------------------------------
+
+    def start(
+        self, function: Callable[[*Arguments], Awaitable[object]], *arguments: *Arguments
+    ) -> None:
+        """Run `function` in a task that only `close` ends. Does not await."""
+        self._tasks.start_soon(self._shielded, function, arguments)
+
+    async def _shielded(
+        self, function: Callable[[*Arguments], Awaitable[object]], arguments: tuple[*Arguments]
+    ) -> None:
+        with anyio.CancelScope(shield=True) as scope:
+            self._scopes.add(scope)
+            try:
+                await function(*arguments)
+            except Exception as error:  # noqa: BLE001 - one task's fault must not end the others
+                problem = f"{type(error).__name__}: {error}"
+                self._parts.emit(EventKind.ALARM, f"{function.__name__} failed: {problem}")
+            finally:
+                self._scopes.discard(scope)
+
+    def close(self, patience: float, last: Callable[[], Awaitable[None]]) -> None:
+        """Release everything, and end all tasks once that is done or `patience` seconds are over.
+
+        Does not await. What is not proven gone by then stays on record for the next sweep.
+
+        Args:
+            last: what else should come to its end; it gets a few seconds.
+        """
+        for hold in tuple(self.holds.values()):
+            self.request_release(hold, "the broker is closing")
+        self._tasks.start_soon(self._end, patience, last)
+
+    async def _end(self, patience: float, last: Callable[[], Awaitable[None]]) -> None:
+        with anyio.CancelScope(shield=True):
+            with anyio.move_on_after(patience):
+                while self._releases:
+                    self._idle = anyio.Event()
+                    await self._idle.wait()
+            with anyio.move_on_after(min(patience, 5.0)):
+                await last()
+            now, identity = self._parts.now(), self._parts.identity
+            if self._beat > 0:
+                await self._parts.ledger.insist(
+                    lambda ledger: ledger.put_owner(identity.row(now, closed=True))
+                )
+            if self.holds:
+                left = ", ".join(f"{h.row.id} ({h.row.state})" for h in self.holds.values())
+                text = f"closing before these were proven gone: {left}; `gpubroker reap` goes on"
+                self._parts.emit(EventKind.ALARM, text)
+            for scope in tuple(self._scopes):
+                scope.cancel()
+
+    # ---- creates --------------------------------------------------------------------------
+
+    def create(self, hold: Hold, order: Order) -> None:
+        """Send the one create of `hold`. Does not await; ``hold.answered`` tells when to look."""
+        self.holds[hold.row.id] = hold
+        self._changed.set()
+        self.start(self._create, hold, order)
+
+    async def _create(self, hold: Hold, order: Order) -> None:
+        machine: Machine | None = None
+        try:
+            try:
+                machine = await hold.provider.provision(hold.offer, order)
+            except ProviderError as error:
+                hold.failure = error
+            await self._record_answer(hold, machine)
+        except StaleOwner:
+            # Somebody took us for dead and closed the intent; nobody else knows this machine yet.
+            if machine is not None:
+                await self._abandon(hold, machine)
+        finally:
+            hold.answered.set()
+            if hold.row.state is LeaseState.REFUSED:
+                self.holds.pop(hold.row.id, None)
+
+    async def _record_answer(self, hold: Hold, machine: Machine | None) -> None:
+        lease, now, failure = hold.row, self._parts.now(), hold.failure
+        text = "" if failure is None else str(failure)
+        columns: dict[str, float | str | Money | None]
+        if machine is not None:
+            target, kind = LeaseState.PROVISIONING, "accepted"
+            text, columns = machine.id, {"machine_id": machine.id, "accepted_at": now}
+        elif failure is not None and failure.machine_id is not None:
+            target, kind = LeaseState.RELEASING, "refused, yet made"
+            columns = {
+                "machine_id": failure.machine_id,
+                "accepted_at": now,
+                "release_requested_at": now,
+                "release_reason": text,
+            }
+        elif isinstance(failure, CreateUnknown):
+            target, kind, columns = LeaseState.UNKNOWN, "answer lost", {"problem": text}
+        else:
+            target, kind = LeaseState.REFUSED, "refused"
+            columns = {"ended_at": now, "reserved": Money(0), "problem": text}
+        hold.update(
+            await self._parts.ledger.insist(
+                lambda ledger: ledger.move(lease, target, now, kind, text, **columns)
+            )
+        )
+        hold.machine = machine
+
+    async def _abandon(self, hold: Hold, machine: Machine) -> None:
+        while True:
+            try:
+                await hold.provider.release(machine)
+            except ProviderError:
+                await anyio.sleep(5.0)
+            else:
+                return
+
+    # ---- releases -------------------------------------------------------------------------
+
+    def request_release(self, hold: Hold, reason: str) -> None:
+        """Ask for a release. Does not await: first in memory, then, if it can be had, durably.
+
+        Where the ledger is held by another process for too long, the request is written by the
+        task that carries it out. Asking again changes nothing.
+        """
+        if hold.release_reason is not None:
+            return
+        hold.release_reason = reason
+        lease, now = hold.row, self._parts.now()
+        try:
+            hold.update(
+                self._parts.ledger.at_once(
+                    lambda ledger: ledger.request_release(lease, now, reason)
+                )
+            )
+        except LedgerError:
+            pass  # `_release` insists on it
+        if hold.row.state is LeaseState.REFUSED:
+            return
+        self._releases += 1
+        self.start(self._release, hold, now)
+        hold.interrupt()
+        self._parts.emit(
+            EventKind.RELEASING, reason, provider=hold.row.provider, lease_id=hold.row.id
+        )
+
+    async def _release(self, hold: Hold, asked_at: float) -> None:
+        try:
+            await hold.answered.wait()
+            if not hold.row.state.open:
+                return
+            await self._write_request(hold, asked_at)
+            machine = hold.machine
+            if hold.row.state is LeaseState.UNKNOWN:
+                _, machine = await resolve_unknown(self._parts, hold.row, hold.update)
+                if machine is None:
+                    return
+                await self._write_request(hold, asked_at)
+            elif machine is None and hold.row.machine_id is not None:
+                machine = Machine(id=hold.row.machine_id, provider=hold.row.provider)
+            if machine is not None:
+                await release_machine(self._parts, hold.row, machine, hold.update)
+        except StaleOwner as error:
+            self._parts.emit(EventKind.FOUND, str(error), lease_id=hold.row.id)
+            current = await self._parts.ledger.insist(lambda ledger: ledger.lease(hold.row.id))
+            hold.update(current or hold.row)
+        finally:
+            self._releases -= 1
+            self.holds.pop(hold.row.id, None)
+            self._idle.set()
+
+    async def _write_request(self, hold: Hold, asked_at: float) -> None:
+        lease, reason = hold.row, hold.release_reason or ""
+        hold.update(
+            await self._parts.ledger.insist(
+                lambda ledger: ledger.request_release(lease, asked_at, reason)
+            )
+        )
+
+    # ---- watching over what is held -------------------------------------------------------
+
+    async def watch(self) -> None:
+        """Keep the owner row alive while leases are held, and end those past their deadline."""
+        while True:
+            now = self._parts.now()
+            for hold in tuple(self.holds.values()):
+                if now >= hold.row.deadline:
+                    self.request_release(hold, "its lifetime is over")
+            if self.holds and now - self._beat >= HEARTBEAT:
+                await self.beat()
+            deadlines = [h.row.deadline - now for h in self.holds.values() if not h.release_reason]
+            self._changed = anyio.Event()
+            with anyio.move_on_after(max(0.05, min([HEARTBEAT, *deadlines]))):
+                await self._changed.wait()
+
+    async def beat(self) -> None:
+        """Say on record that this broker lives."""
+        self._beat = self._parts.now()
+        owner = self._parts.identity.row(self._beat)
+        await self._parts.ledger.insist(lambda ledger: ledger.put_owner(owner))
+

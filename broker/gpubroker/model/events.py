@@ -1,0 +1,37 @@
+"""What happens while a broker works, as values handed to a callback."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class EventKind(enum.StrEnum):
+    """What happened."""
+
+    QUOTING = "quoting"  #: all providers are being asked
+    PROVIDER_PROBLEM = "provider problem"  #: one gave no usable answer, or broke its contract
+    ATTEMPT = "attempt"  #: an offer is about to be rented
+    ACCEPTED = "accepted"  #: the provider accepted; the machine boots, and bills
+    FAILED = "failed"  #: an attempt failed
+    BOOTING = "booting"  #: the provider's word on how far booting is
+    SETTING_UP = "setting up"
+    READY = "ready"
+    RUNNING = "running"  #: a job started
+    JOB_ENDED = "job ended"  #: results, if any, are on disk
+    RELEASING = "releasing"  #: release requested, durably where the ledger allows
+    ACKNOWLEDGED = "acknowledged"  #: the provider accepted the destroy
+    PROVEN = "proven"  #: shown to be gone
+    FOUND = "found"  #: a sweep found something to act on or to know of
+    ALARM = "alarm"  #: somebody should look: a machine may go on billing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One thing that happened. `at` is Unix seconds; `text` is one sentence for people."""
+
+    at: float
+    kind: EventKind
+    text: str
+    provider: str | None = None
+    lease_id: str | None = None

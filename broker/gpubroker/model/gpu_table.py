@@ -1,0 +1,255 @@
+"""Every GPU model known by name, as data.
+
+Memory and compute capability are the makers' published figures; ``None`` where there is none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class GpuModel:
+    """One model of GPU.
+
+    Attributes:
+        name: the canonical full name.
+        family: what its members have in common; equal to `name` where it is the only member.
+            A member's name is the family's, then memory size, form factor or edition.
+        vram: GB of memory, as the maker counts it.
+        compute_capability: NVIDIA's; ``None`` for other makers.
+        aliases: spellings that the reading rules in `gpubroker.model.gpus` do not find by
+            themselves. An alias may be shared: then only the memory tells the models apart.
+    """
+
+    name: str
+    family: str
+    vram: float
+    compute_capability: float | None
+    aliases: tuple[str, ...] = ()
+
+
+#: In order of age within each group.
+GPU_MODELS: Final[tuple[GpuModel, ...]] = (
+    # NVIDIA, data centre
+    GpuModel("K80", "K80", 12, 3.7),
+    GpuModel("M40 12GB", "M40", 12, 5.2),
+    GpuModel("M40 24GB", "M40", 24, 5.2),
+    GpuModel("M60", "M60", 8, 5.2),
+    GpuModel("P4", "P4", 8, 6.1),
+    GpuModel("P40", "P40", 24, 6.1),
+    GpuModel("P100 12GB PCIe", "P100", 12, 6.0),
+    GpuModel("P100 16GB PCIe", "P100", 16, 6.0),
+    GpuModel("P100 16GB SXM", "P100", 16, 6.0),
+    GpuModel("V100 16GB PCIe", "V100", 16, 7.0, ("V100 16", "V100 DGXS 16GB")),
+    GpuModel("V100 16GB SXM", "V100", 16, 7.0, ("V100 16",)),
+    GpuModel("V100 32GB PCIe", "V100", 32, 7.0, ("V100 32", "V100 DGXS 32GB")),
+    GpuModel("V100 32GB SXM", "V100", 32, 7.0, ("V100 32",)),
+    GpuModel("V100 16GB FHHL", "V100", 16, 7.0, ("V100 16",)),
+    GpuModel("V100S", "V100S", 32, 7.0),
+    GpuModel("T4", "T4", 16, 7.5),
+    GpuModel("T4G", "T4G", 16, 7.5),
+    GpuModel("A2", "A2", 16, 8.6),
+    GpuModel("A10", "A10", 24, 8.6),
+    GpuModel("A10G", "A10G", 24, 8.6),
+    GpuModel("A16", "A16", 16, 8.6),
+    GpuModel("A30", "A30", 24, 8.0, ("RTX A30",)),
+    GpuModel("A40", "A40", 48, 8.6),
+    GpuModel("A100 40GB PCIe", "A100", 40, 8.0, ("A100 40",)),
+    GpuModel("A100 40GB SXM", "A100", 40, 8.0, ("A100 40",)),
+    GpuModel("A100 80GB PCIe", "A100", 80, 8.0, ("A100 80",)),
+    GpuModel("A100 80GB SXM", "A100", 80, 8.0, ("A100 80",)),
+    GpuModel("A100X", "A100X", 80, 8.0),
+    GpuModel("A800 40GB PCIe", "A800", 40, 8.0, ("A800 40GB Active",)),
+    GpuModel("A800 80GB PCIe", "A800", 80, 8.0),
+    GpuModel("A800 80GB SXM", "A800", 80, 8.0),
+    GpuModel("L2", "L2", 24, 8.9),
+    GpuModel("L4", "L4", 24, 8.9),
+    GpuModel("L20", "L20", 48, 8.9),
+    GpuModel("L40", "L40", 48, 8.9),
+    GpuModel("L40S", "L40S", 48, 8.9),
+    GpuModel("H20 96GB", "H20", 96, 9.0),
+    GpuModel("H20 141GB", "H20", 141, 9.0, ("H20-3e",)),
+    GpuModel("H100 PCIe", "H100", 80, 9.0, ("H100 80GB HBM2e",)),
+    GpuModel("H100 SXM", "H100", 80, 9.0, ("H100 80GB HBM3", "H100 MEGA", "H100 MEGA 80GB")),
+    GpuModel("H100 NVL", "H100", 94, 9.0),
+    GpuModel("H200 SXM", "H200", 141, 9.0),
+    GpuModel("H200 NVL", "H200", 141, 9.0),
+    GpuModel("H800 PCIe", "H800", 80, 9.0),
+    GpuModel("H800 SXM", "H800", 80, 9.0),
+    GpuModel("H800 NVL", "H800", 94, 9.0),
+    GpuModel("GH200 96GB", "GH200", 96, 9.0, ("GH200 480GB",)),
+    GpuModel("GH200 144GB", "GH200", 144, 9.0),
+    GpuModel("B100", "B100", 192, 10.0),
+    GpuModel("B200", "B200", 180, 10.0),
+    GpuModel("B300", "B300", 288, 10.3, ("B300 SXM6 AC",)),
+    GpuModel("GB200", "GB200", 186, 10.0),
+    GpuModel("GB300", "GB300", 288, 10.3),
+    GpuModel("GB10", "GB10", 128, 12.1),
+    # NVIDIA GeForce, desktop
+    GpuModel("GTX 1050 2GB", "GTX 1050", 2, 6.1),
+    GpuModel("GTX 1050 3GB", "GTX 1050", 3, 6.1),
+    GpuModel("GTX 1050 Ti", "GTX 1050 Ti", 4, 6.1),
+    GpuModel("GTX 1060 3GB", "GTX 1060", 3, 6.1),
+    GpuModel("GTX 1060 6GB", "GTX 1060", 6, 6.1),
+    GpuModel("GTX 1070", "GTX 1070", 8, 6.1),
+    GpuModel("GTX 1070 Ti", "GTX 1070 Ti", 8, 6.1),
+    GpuModel("GTX 1080", "GTX 1080", 8, 6.1),
+    GpuModel("GTX 1080 Ti", "GTX 1080 Ti", 11, 6.1),
+    GpuModel("GTX 1630", "GTX 1630", 4, 7.5),
+    GpuModel("GTX 1650", "GTX 1650", 4, 7.5),
+    GpuModel("GTX 1650 Super", "GTX 1650 Super", 4, 7.5),
+    GpuModel("GTX 1660", "GTX 1660", 6, 7.5),
+    GpuModel("GTX 1660 Super", "GTX 1660 Super", 6, 7.5),
+    GpuModel("GTX 1660 Ti", "GTX 1660 Ti", 6, 7.5),
+    GpuModel("RTX 2060 6GB", "RTX 2060", 6, 7.5),
+    GpuModel("RTX 2060 12GB", "RTX 2060", 12, 7.5),
+    GpuModel("RTX 2060 Super", "RTX 2060 Super", 8, 7.5),
+    GpuModel("RTX 2070", "RTX 2070", 8, 7.5),
+    GpuModel("RTX 2070 Super", "RTX 2070 Super", 8, 7.5),
+    GpuModel("RTX 2080", "RTX 2080", 8, 7.5),
+    GpuModel("RTX 2080 Super", "RTX 2080 Super", 8, 7.5),
+    GpuModel("RTX 2080 Ti", "RTX 2080 Ti", 11, 7.5),
+    GpuModel("RTX 3050 6GB", "RTX 3050", 6, 8.6),
+    GpuModel("RTX 3050 8GB", "RTX 3050", 8, 8.6),
+    GpuModel("RTX 3060 8GB", "RTX 3060", 8, 8.6),
+    GpuModel("RTX 3060 12GB", "RTX 3060", 12, 8.6),
+    GpuModel("RTX 3060 Ti", "RTX 3060 Ti", 8, 8.6),
+    GpuModel("RTX 3070", "RTX 3070", 8, 8.6),
+    GpuModel("RTX 3070 Ti", "RTX 3070 Ti", 8, 8.6),
+    GpuModel("RTX 3080 10GB", "RTX 3080", 10, 8.6),
+    GpuModel("RTX 3080 12GB", "RTX 3080", 12, 8.6),
+    GpuModel("RTX 3080 Ti", "RTX 3080 Ti", 12, 8.6),
+    GpuModel("RTX 3090", "RTX 3090", 24, 8.6),
+    GpuModel("RTX 3090 Ti", "RTX 3090 Ti", 24, 8.6),
+    GpuModel("RTX 4060", "RTX 4060", 8, 8.9),
+    GpuModel("RTX 4060 Ti 8GB", "RTX 4060 Ti", 8, 8.9),
+    GpuModel("RTX 4060 Ti 16GB", "RTX 4060 Ti", 16, 8.9),
+    GpuModel("RTX 4070", "RTX 4070", 12, 8.9),
+    GpuModel("RTX 4070 Super", "RTX 4070 Super", 12, 8.9),
+    GpuModel("RTX 4070 Ti", "RTX 4070 Ti", 12, 8.9),
+    GpuModel("RTX 4070 Ti Super", "RTX 4070 Ti Super", 16, 8.9),
+    GpuModel("RTX 4080", "RTX 4080", 16, 8.9),
+    GpuModel("RTX 4080 Super", "RTX 4080 Super", 16, 8.9),
+    GpuModel("RTX 4090 D", "RTX 4090 D", 24, 8.9),
+    GpuModel("RTX 4090", "RTX 4090", 24, 8.9),
+    GpuModel("RTX 5050", "RTX 5050", 8, 12.0),
+    GpuModel("RTX 5060", "RTX 5060", 8, 12.0),
+    GpuModel("RTX 5060 Ti 8GB", "RTX 5060 Ti", 8, 12.0),
+    GpuModel("RTX 5060 Ti 16GB", "RTX 5060 Ti", 16, 12.0),
+    GpuModel("RTX 5070", "RTX 5070", 12, 12.0),
+    GpuModel("RTX 5070 Ti", "RTX 5070 Ti", 16, 12.0),
+    GpuModel("RTX 5080", "RTX 5080", 16, 12.0),
+    GpuModel("RTX 5090 D", "RTX 5090 D", 32, 12.0),
+    GpuModel("RTX 5090", "RTX 5090", 32, 12.0),
+    # NVIDIA GeForce, laptop: other chips than the desktop cards of the same number
+    GpuModel("RTX 3050 Laptop 4GB", "RTX 3050 Laptop", 4, 8.6),
+    GpuModel("RTX 3050 Laptop 6GB", "RTX 3050 Laptop", 6, 8.6),
+    GpuModel("RTX 3050 Ti Laptop", "RTX 3050 Ti Laptop", 4, 8.6),
+    GpuModel("RTX 3060 Laptop", "RTX 3060 Laptop", 6, 8.6),
+    GpuModel("RTX 3070 Laptop", "RTX 3070 Laptop", 8, 8.6),
+    GpuModel("RTX 3070 Ti Laptop", "RTX 3070 Ti Laptop", 8, 8.6),
+    GpuModel("RTX 3080 Laptop 8GB", "RTX 3080 Laptop", 8, 8.6),
+    GpuModel("RTX 3080 Laptop 16GB", "RTX 3080 Laptop", 16, 8.6),
+    GpuModel("RTX 3080 Ti Laptop", "RTX 3080 Ti Laptop", 16, 8.6),
+    GpuModel("RTX 4050 Laptop", "RTX 4050 Laptop", 6, 8.9),
+    GpuModel("RTX 4060 Laptop", "RTX 4060 Laptop", 8, 8.9),
+    GpuModel("RTX 4070 Laptop", "RTX 4070 Laptop", 8, 8.9),
+    GpuModel("RTX 4080 Laptop", "RTX 4080 Laptop", 12, 8.9),
+    GpuModel("RTX 4090 Laptop", "RTX 4090 Laptop", 16, 8.9),
+    GpuModel("RTX 5050 Laptop", "RTX 5050 Laptop", 8, 12.0),
+    GpuModel("RTX 5060 Laptop", "RTX 5060 Laptop", 8, 12.0),
+    GpuModel("RTX 5070 Laptop", "RTX 5070 Laptop", 8, 12.0),
+    GpuModel("RTX 5070 Ti Laptop", "RTX 5070 Ti Laptop", 12, 12.0),
+    GpuModel("RTX 5080 Laptop", "RTX 5080 Laptop", 16, 12.0),
+    GpuModel("RTX 5090 Laptop", "RTX 5090 Laptop", 24, 12.0),
+    # NVIDIA Titan
+    GpuModel("Titan X Pascal", "Titan X Pascal", 12, 6.1),
+    GpuModel("Titan Xp", "Titan Xp", 12, 6.1),
+    GpuModel("Titan V", "Titan V", 12, 7.0),
+    GpuModel("Titan RTX", "Titan RTX", 24, 7.5),
+    # NVIDIA, workstation. "RTX 6000" alone is two cards: only the memory tells which is meant
+    GpuModel("Quadro P2000", "Quadro P2000", 5, 6.1),
+    GpuModel("Quadro P2200", "Quadro P2200", 5, 6.1),
+    GpuModel("Quadro P4000", "Quadro P4000", 8, 6.1),
+    GpuModel("Quadro P5000", "Quadro P5000", 16, 6.1),
+    GpuModel("Quadro P6000", "Quadro P6000", 24, 6.1),
+    GpuModel("Quadro GP100", "Quadro GP100", 16, 6.0),
+    GpuModel("Quadro GV100", "Quadro GV100", 32, 7.0),
+    GpuModel("T400", "T400", 4, 7.5),
+    GpuModel("T600", "T600", 4, 7.5),
+    GpuModel("T1000 4GB", "T1000", 4, 7.5),
+    GpuModel("T1000 8GB", "T1000", 8, 7.5),
+    GpuModel("Quadro RTX 4000", "Quadro RTX 4000", 8, 7.5, ("RTX 4000",)),
+    GpuModel("Quadro RTX 5000", "Quadro RTX 5000", 16, 7.5, ("RTX 5000",)),
+    GpuModel("Quadro RTX 6000", "Quadro RTX 6000", 24, 7.5, ("RTX 6000",)),
+    GpuModel("Quadro RTX 8000", "Quadro RTX 8000", 48, 7.5, ("RTX 8000",)),
+    GpuModel("RTX A400", "RTX A400", 4, 8.6),
+    GpuModel("RTX A1000", "RTX A1000", 8, 8.6),
+    GpuModel("RTX A2000 6GB", "RTX A2000", 6, 8.6),
+    GpuModel("RTX A2000 12GB", "RTX A2000", 12, 8.6),
+    GpuModel("RTX A4000", "RTX A4000", 16, 8.6),
+    GpuModel("RTX A4500", "RTX A4500", 20, 8.6),
+    GpuModel("RTX A5000", "RTX A5000", 24, 8.6),
+    GpuModel("RTX A5500", "RTX A5500", 24, 8.6),
+    GpuModel("RTX A6000", "RTX A6000", 48, 8.6),
+    GpuModel("RTX 2000 Ada", "RTX 2000 Ada", 16, 8.9),
+    GpuModel("RTX 4000 Ada", "RTX 4000 Ada", 20, 8.9, ("RTX 4000", "RTX A4000 Ada")),
+    GpuModel("RTX 4000 SFF Ada", "RTX 4000 SFF Ada", 20, 8.9, ("RTX 4000 Ada SFF",)),
+    GpuModel("RTX 4500 Ada", "RTX 4500 Ada", 24, 8.9),
+    GpuModel("RTX 5000 Ada", "RTX 5000 Ada", 32, 8.9, ("RTX 5000", "A5000 Ada", "RTX A5000 Ada")),
+    GpuModel("RTX 5880 Ada", "RTX 5880 Ada", 48, 8.9),
+    GpuModel("RTX 6000 Ada", "RTX 6000 Ada", 48, 8.9, ("RTX 6000", "A6000 Ada", "RTX A6000 Ada")),
+    GpuModel("RTX PRO 2000", "RTX PRO 2000", 16, 12.0),
+    GpuModel("RTX PRO 4000", "RTX PRO 4000", 24, 12.0),
+    GpuModel("RTX PRO 4000 SFF", "RTX PRO 4000 SFF", 24, 12.0),
+    GpuModel("RTX PRO 4500", "RTX PRO 4500", 32, 12.0),
+    GpuModel("RTX PRO 5000 48GB", "RTX PRO 5000", 48, 12.0),
+    GpuModel("RTX PRO 5000 72GB", "RTX PRO 5000", 72, 12.0),
+    GpuModel(
+        "RTX PRO 6000 Workstation", "RTX PRO 6000", 96, 12.0, ("RTX PRO 6000 WS", "RTX PRO 6000 WK")
+    ),
+    GpuModel(
+        "RTX PRO 6000 Server", "RTX PRO 6000", 96, 12.0, ("RTX PRO 6000 S", "RTX PRO 6000 SE")
+    ),
+    GpuModel(
+        "RTX PRO 6000 Max-Q",
+        "RTX PRO 6000",
+        96,
+        12.0,
+        ("RTX PRO 6000 Max-Q Workstation", "RTX PRO 6000 Max-Q WS"),
+    ),
+    GpuModel(
+        "RTX PRO 6000 MIG 24GB", "RTX PRO 6000 MIG", 24, 12.0, ("RTX PRO 6000 Server MIG 1g.24gb",)
+    ),
+    GpuModel(
+        "RTX PRO 6000 MIG 48GB", "RTX PRO 6000 MIG", 48, 12.0, ("RTX PRO 6000 Server MIG 2g.48gb",)
+    ),
+    # AMD
+    GpuModel("MI25", "MI25", 16, None),
+    GpuModel("MI50 16GB", "MI50", 16, None),
+    GpuModel("MI50 32GB", "MI50", 32, None),
+    GpuModel("MI60", "MI60", 32, None),
+    GpuModel("MI100", "MI100", 32, None),
+    GpuModel("MI210", "MI210", 64, None),
+    GpuModel("MI250", "MI250", 128, None),
+    GpuModel("MI250X", "MI250X", 128, None),
+    GpuModel("MI300A", "MI300A", 128, None),
+    GpuModel("MI300X", "MI300X", 192, None),
+    GpuModel("MI325X", "MI325X", 256, None),
+    GpuModel("MI350X", "MI350X", 288, None),
+    GpuModel("MI355X", "MI355X", 288, None),
+    GpuModel("RX 6800", "RX 6800", 16, None),
+    GpuModel("RX 6800 XT", "RX 6800 XT", 16, None),
+    GpuModel("RX 6900 XT", "RX 6900 XT", 16, None),
+    GpuModel("RX 6950 XT", "RX 6950 XT", 16, None),
+    GpuModel("RX 7800 XT", "RX 7800 XT", 16, None),
+    GpuModel("RX 7900 GRE", "RX 7900 GRE", 16, None),
+    GpuModel("RX 7900 XT", "RX 7900 XT", 20, None),
+    GpuModel("RX 7900 XTX", "RX 7900 XTX", 24, None),
+    GpuModel("RX 9070", "RX 9070", 16, None),
+    GpuModel("RX 9070 XT", "RX 9070 XT", 16, None),
+    GpuModel("PRO W7800", "PRO W7800", 32, None, ("W7800",)),
+    GpuModel("PRO W7900", "PRO W7900", 48, None, ("W7900",)),
+)

@@ -1,0 +1,66 @@
+"""What a lease may cost at the worst, and what it did cost."""
+
+from __future__ import annotations
+
+import math
+from decimal import ROUND_CEILING, Decimal
+
+from gpubroker.model.facts import ProviderFacts
+from gpubroker.model.leases import LeaseRow
+from gpubroker.model.money import Money
+from gpubroker.model.offers import Price
+
+DEFAULT_LIFETIME = 3600.0
+"""Seconds that a machine may live where nothing else is said."""
+
+BOOT_ALLOWANCE = 900.0
+"""Seconds of a default lifetime that a job's own time is not counted against."""
+
+SHORTEST_LIFETIME = 60.0
+"""Seconds below which a machine is not worth renting."""
+
+
+def worst_case(price: Price, lifetime: float, facts: ProviderFacts) -> Money:
+    """USD that a machine can cost at the most: its whole lifetime and the time it takes to go.
+
+    Rounded up to whole micro-dollars, as the ledger reserves it.
+    """
+    seconds = lifetime + facts.release_margin
+    exact = price.for_seconds(seconds, quantum=facts.billing_quantum)
+    return Money(exact.amount.quantize(Decimal("0.000001"), ROUND_CEILING))
+
+
+def lifetime_within(
+    price: Price, facts: ProviderFacts, *, wanted: float | None, needed: float, left: Money | None
+) -> float | None:
+    """How long, in seconds, a machine may live so that its worst case fits what is left.
+
+    Args:
+        wanted: the lifetime that the caller set; it is never shortened.
+        needed: seconds that the job needs at the least.
+        left: USD that may still be spent; ``None`` is no limit.
+
+    Returns:
+        The lifetime, or ``None`` when `left` does not pay for it.
+    """
+    lifetime = max(DEFAULT_LIFETIME, needed + BOOT_ALLOWANCE) if wanted is None else wanted
+    if left is None or worst_case(price, lifetime, facts) <= left:
+        return lifetime
+    shortest = max(SHORTEST_LIFETIME, needed)
+    if wanted is not None or worst_case(price, shortest, facts) > left:
+        return None
+    affordable = float(left.amount / price.hourly.amount * 3600) - facts.release_margin
+    quanta = math.floor(max(affordable, 0.0) / facts.billing_quantum)
+    lifetime = max(shortest, quanta * facts.billing_quantum - facts.billing_quantum)
+    return lifetime if worst_case(price, lifetime, facts) <= left else shortest
+
+
+def spent(lease: LeaseRow, until: float) -> Money:
+    """USD that a lease has cost by Unix time `until`.
+
+    It costs from the moment the create was answered, or was sent where the answer was lost, to
+    the moment the destroy was acknowledged.
+    """
+    start = lease.created_at if lease.accepted_at is None else lease.accepted_at
+    end = until if lease.acknowledged_at is None else min(until, lease.acknowledged_at)
+    return Price(machine=lease.hourly).for_seconds(end - start, quantum=lease.quantum)

@@ -1,0 +1,20 @@
+"""Budget windows: a day of a named time zone as one half-open interval of Unix seconds."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, time, timedelta
+from zoneinfo import ZoneInfo
+
+
+def day_of(now: float, timezone: str) -> tuple[float, float]:
+    """The day that `now` (Unix seconds) falls in: [its midnight, the next one).
+
+    A day on which clocks change is 23 or 25 hours long.
+    """
+    zone = ZoneInfo(timezone)
+    today = datetime.fromtimestamp(now, zone).date()
+
+    def midnight(day: date) -> float:
+        return datetime.combine(day, time(), zone).timestamp()
+
+    return midnight(today), midnight(today + timedelta(days=1))

@@ -1,0 +1,265 @@
+"""Settings: where each came from, and secrets that are never shown.
+
+An argument wins over the environment, and the environment over ``gpubroker.toml``, which is looked
+for in ``$GPUBROKER_CONFIG``, in the working directory, and in ``~/.config/gpubroker/``.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from gpubroker.errors import InvalidValue
+from gpubroker.hookspecs import AccountSettings
+from gpubroker.model.facts import ProviderFacts
+from gpubroker.model.money import Money
+
+_TABLES: Final = ("budget", "providers", "ledger")
+_BUDGET: Final = ("job", "day", "timezone")
+#: Under these names users already keep their keys.
+_KEYS: Final = {"vast": "VAST_API_KEY", "runpod": "RUNPOD_API_KEY"}
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Limits on money. ``None`` is no limit.
+
+    Attributes:
+        job: USD for one job, or for one lease taken by hand; all attempts together.
+        day: USD for all leases made within one day of `timezone`.
+        timezone: an IANA name, such as ``Europe/Berlin``.
+    """
+
+    job: Money | None = None
+    day: Money | None = None
+    timezone: str = "UTC"
+
+    @property
+    def set(self) -> bool:
+        """Whether there is any limit at all."""
+        return self.job is not None or self.day is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting, as text for people, with where it came from."""
+
+    name: str
+    value: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that can be set.
+
+    Attributes:
+        ledger: the ledger file.
+        budget: limits that hold for everything this broker rents.
+        providers: options of each provider by name, as text. Keys are kept apart from them.
+        keys: account keys by provider. Shown by no repr.
+        sources: each setting with where it came from, keys masked.
+    """
+
+    ledger: Path
+    budget: Budget = field(default_factory=Budget)
+    providers: Mapping[str, Mapping[str, str]] = field(
+        default_factory=dict[str, Mapping[str, str]]
+    )
+    keys: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    sources: tuple[Setting, ...] = ()
+
+    def account(self, provider: str) -> AccountSettings:
+        """What the factory of `provider` is given."""
+        options = dict(self.providers.get(provider, {}))
+        url = options.pop("url", None)
+        options.pop("enabled", None)
+        return AccountSettings(provider, options, self.keys.get(provider), url)
+
+
+def load(
+    environ: Mapping[str, str] | None = None,
+    *,
+    ledger: str | Path | None = None,
+    config: str | Path | None = None,
+) -> Settings:
+    """Read the settings.
+
+    Args:
+        environ: the environment; the process's own where left out.
+        ledger: the ledger file. config: the settings file.
+
+    Raises:
+        InvalidValue: an unknown or malformed setting, naming it and where it stands.
+    """
+    env = os.environ if environ is None else environ
+    path = _config_path(env, config)
+    document = _document(path)
+    sources: list[Setting] = []
+    home = Path(env.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "gpubroker"
+    chosen, source = _first(
+        (ledger, "argument"),
+        (env.get("GPUBROKER_LEDGER"), "GPUBROKER_LEDGER"),
+        (document.get("ledger"), str(path)),
+        (home / "ledger.db", "default"),
+    )
+    sources.append(Setting("ledger", str(chosen), source))
+    providers, keys = _providers(env, document.get("providers", {}), path, sources)
+    return Settings(
+        ledger=Path(str(chosen)).expanduser(),
+        budget=_budget(env, document.get("budget", {}), path, sources),
+        providers=providers,
+        keys=keys,
+        sources=tuple(sources),
+    )
+
+
+def why_off(
+    facts: ProviderFacts,
+    settings: AccountSettings,
+    *,
+    named: bool,
+    keyed: bool,
+    limited: bool,
+    real: bool,
+    under_test: bool,
+) -> str | None:
+    """Why a provider does not take part; ``None`` if it does. Nothing is rented by surprise.
+
+    Args:
+        named: it comes with gpubroker itself, or the settings name it with ``enabled = true``.
+        keyed: it has a key, or needs none.
+        limited: a spending limit is set somewhere.
+        real: it is not pointed at an emulator.
+        under_test: a test suite is running.
+    """
+    if not facts.paid:
+        return None
+    if not named:
+        return f"off: not named in the settings (providers.{settings.name}.enabled = true)"
+    if not keyed:
+        return "off: no key"
+    if not limited:
+        return "off: no budget"
+    if under_test and real:
+        return "off: a test is running, and it is not pointed at an emulator"
+    return None
+
+
+def _config_path(env: Mapping[str, str], given: str | Path | None) -> Path | None:
+    named = given or env.get("GPUBROKER_CONFIG")
+    if named:
+        path = Path(named).expanduser()
+        if not path.is_file():
+            raise InvalidValue("config", str(path), "there is no such file")
+        return path
+    home = Path(env.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    usual = (Path("gpubroker.toml"), home / "gpubroker" / "gpubroker.toml")
+    return next((path for path in usual if path.is_file()), None)
+
+
+def _document(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        document = tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InvalidValue("config", str(path), f"cannot be read: {error}") from None
+    for key in document:
+        if key not in _TABLES:
+            raise InvalidValue.unknown(f"{path}", key, _TABLES, noun="key")
+    return document
+
+
+def _first(*candidates: tuple[Any, str]) -> tuple[Any, str]:
+    return next((value, source) for value, source in candidates if value not in (None, ""))
+
+
+def _budget(
+    env: Mapping[str, str], table: Any, path: Path | None, sources: list[Setting]
+) -> Budget:
+    values: dict[str, Any] = {}
+    for name in _table(table, "budget", _BUDGET):
+        values[name] = table[name]
+        sources.append(Setting(f"budget.{name}", str(table[name]), str(path)))
+    for name in _BUDGET:
+        variable = f"GPUBROKER_BUDGET_{name.upper()}"
+        if env.get(variable):
+            values[name] = env[variable]
+            sources.append(Setting(f"budget.{name}", env[variable], variable))
+    zone = str(values.pop("timezone", "UTC"))
+    _check_zone(zone)
+    limits = {name: _limit(f"budget.{name}", value) for name, value in values.items()}
+    return Budget(timezone=zone, **limits)
+
+
+def _limit(name: str, value: Any) -> Money:
+    amount = Money(value)
+    if amount.amount < 0:
+        raise InvalidValue(name, value, "must not be negative")
+    return amount
+
+
+def _check_zone(zone: str) -> None:
+    from zoneinfo import ZoneInfo, available_timezones
+
+    try:
+        ZoneInfo(zone)
+    except (ValueError, OSError):
+        raise InvalidValue.unknown(
+            "budget.timezone", zone, available_timezones(), noun="time zone"
+        ) from None
+
+
+def _table(table: Any, name: str, known: tuple[str, ...]) -> list[str]:
+    if not isinstance(table, Mapping):
+        raise InvalidValue(name, table, "must be a table")
+    for key in table:
+        if key not in known:
+            raise InvalidValue.unknown(name, key, known, noun="key")
+    return list(table)
+
+
+def _providers(
+    env: Mapping[str, str], table: Any, path: Path | None, sources: list[Setting]
+) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
+    options: dict[str, dict[str, str]] = {}
+    keys: dict[str, str] = {}
+
+    def put(provider: str, word: str, value: str, source: str) -> None:
+        if word == "key":
+            keys[provider] = value
+            value = masked(value)
+        else:
+            options.setdefault(provider, {})[word] = value
+        sources.append(Setting(f"providers.{provider}.{word}", value, source))
+
+    if not isinstance(table, Mapping):
+        raise InvalidValue("providers", table, "must be a table")
+    for provider, words in table.items():
+        for word in _table(words, f"providers.{provider}", tuple(words)):
+            value = words[word]
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            put(provider, word, text, str(path))
+    for provider, variable in _KEYS.items():
+        if env.get(variable):
+            put(provider, "key", env[variable], variable)
+    for variable, value in env.items():
+        # GPUBROKER_LOCAL_SIMULATE sets providers.local.simulate.
+        head, _, word = variable.removeprefix("GPUBROKER_").partition("_")
+        if variable.startswith("GPUBROKER_") and word and value and head not in _RESERVED:
+            put(head.lower(), word.lower(), value, variable)
+    return options, keys
+
+
+#: First words of environment names that belong to something else than a provider.
+_RESERVED: Final = ("BUDGET", "LEDGER", "CONFIG", "MARK", "LEASE", "SIMULATED")
+
+
+def masked(secret: str) -> str:
+    """A secret as it may be shown: that it is there, and its last characters if it is long."""
+    return f"…{secret[-4:]}" if len(secret) >= 20 else "…"

@@ -1,0 +1,342 @@
+"""The broker for synchronous code: the same names and signatures, over a portal.
+
+An event loop in a thread of its own does the work, so that this works in any thread, under
+pre-fork servers, and inside a running event loop (which it blocks, as any synchronous call does).
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import time
+import weakref
+from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ParamSpec, Self, TypeVar
+
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+from gpubroker.broker import AsyncBroker, ProviderStatus
+from gpubroker.errors import BrokerClosed
+from gpubroker.lifecycle.lease import AsyncLease
+from gpubroker.lifecycle.reap import Swept
+from gpubroker.model.decisions import DecisionRecord
+from gpubroker.model.events import Event
+from gpubroker.model.jobs import Job
+from gpubroker.model.leases import LeaseRow, LedgerEvent
+from gpubroker.model.money import Money
+from gpubroker.model.requirements import Requirements
+from gpubroker.model.results import ReleaseState, Result
+from gpubroker.plugins import Deadlines, Plugin
+from gpubroker.policy.plan import Ranking, cheapest
+from gpubroker.settings import Budget, Settings
+from gpubroker.transport.job_io import OutputCallback
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_open_brokers: weakref.WeakSet[Broker] = weakref.WeakSet()
+
+
+class Lease:
+    """A machine in hand, from `Broker.lease`. Leaving its ``with`` block gives it up.
+
+    It may be used from any thread; jobs run one at a time.
+    """
+
+    def __init__(self, broker: Broker, lease: AsyncLease) -> None:
+        self._broker = broker
+        self._lease = lease
+
+    def __repr__(self) -> str:
+        return repr(self._lease).replace("AsyncLease", "Lease", 1)
+
+    @property
+    def id(self) -> str:
+        """The lease's id in the ledger."""
+        return self._lease.id
+
+    @property
+    def provider(self) -> str:
+        """Who rents the machine out."""
+        return self._lease.provider
+
+    @property
+    def machine(self) -> str:
+        """What it is, such as ``2x RTX 4090``."""
+        return self._lease.machine
+
+    @property
+    def record(self) -> DecisionRecord:
+        """Why this machine was chosen, and what else was tried."""
+        return self._lease.record
+
+    @property
+    def deadline(self) -> float:
+        """Unix time at which the machine is given up, whatever runs on it."""
+        return self._lease.deadline
+
+    @property
+    def cost(self) -> Money:
+        """USD that it has cost so far."""
+        return self._lease.cost
+
+    @property
+    def release_state(self) -> ReleaseState:
+        """How far giving it up has come."""
+        return self._lease.release_state
+
+    def run(
+        self, job: Job | str | Sequence[str], *, on_output: OutputCallback | None = None
+    ) -> Result:
+        """As `AsyncLease.run`. `on_output` is called in the broker's thread."""
+        return self._broker._call(self._lease.run, job, on_output=on_output)
+
+    def release(self, reason: str = "asked for") -> None:
+        """As `AsyncLease.release`."""
+
+        async def release() -> None:
+            self._lease.release(reason)
+
+        self._broker._call(release)
+
+
+class Broker:
+    """Rents the cheapest machine that can do the job, runs it, and gives the machine up.
+
+    Use it as a context manager, or keep one for the life of an app: it opens itself at the first
+    call, and closes with the interpreter at the latest::
+
+        with Broker() as broker:
+            result = broker.run(["nvidia-smi"], Requirements(gpu="RTX 4090"))
+
+    It may be shared by threads. Make it before a fork or after, but open it after: an open one
+    belongs to the process that opened it. The arguments are those of `AsyncBroker`; callbacks are
+    called in the broker's thread.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: Settings | None = None,
+        ledger: str | Path | None = None,
+        budget: Budget | Money | float | str | None = None,
+        plugins: Iterable[Plugin] | None = None,
+        on_event: Callable[[Event], None] | None = None,
+        now: Callable[[], float] = time.time,
+        seed: int | None = None,
+        deadlines: Deadlines | None = None,
+        release_wait: float = 60.0,
+        close_wait: float = 60.0,
+        sweep: bool = True,
+    ) -> None:
+        self._broker = AsyncBroker(
+            settings=settings,
+            ledger=ledger,
+            budget=budget,
+            plugins=plugins,
+            on_event=on_event,
+            now=now,
+            seed=seed,
+            deadlines=deadlines,
+            release_wait=release_wait,
+            close_wait=close_wait,
+            sweep=sweep,
+        )
+        self._lock = threading.Lock()
+        self._portal: BlockingPortal | None = None
+        self._contexts: list[AbstractContextManager[Any]] = []
+        self._pid: int | None = None
+        self._closed = False
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force."""
+        return self._broker.settings
+
+    # ---- opening and closing --------------------------------------------------------------
+
+    def open(self) -> Self:
+        """Open it now instead of at the first call. Opening an open broker does nothing.
+
+        Raises:
+            BrokerClosed: it was closed, or opened by the process before a fork.
+            LedgerError: the durable record cannot be used.
+        """
+        if self._pid not in (None, os.getpid()):
+            raise BrokerClosed(
+                "this broker was opened before the process forked; make a new one in each child"
+            )
+        with self._lock:
+            if self._closed:
+                raise BrokerClosed("the broker is closed; make a new one")
+            if self._portal is None:
+                self._open()
+        return self
+
+    def _open(self) -> None:
+        portal_context = start_blocking_portal("asyncio", name="gpubroker")
+        portal = portal_context.__enter__()
+        broker_context = portal.wrap_async_context_manager(self._broker)
+        try:
+            broker_context.__enter__()
+        except BaseException:
+            portal_context.__exit__(None, None, None)
+            raise
+        self._contexts = [broker_context, portal_context]
+        self._portal, self._pid = portal, os.getpid()
+        _open_brokers.add(self)
+
+    def close(self) -> None:
+        """Give up everything held, wait until it is proven gone, and close. Again does nothing."""
+        with self._lock:
+            self._closed = True
+            if self._portal is None or self._pid != os.getpid():
+                return
+            self._portal = None
+            contexts, self._contexts = self._contexts, []
+            _open_brokers.discard(self)
+            try:
+                contexts[0].__exit__(None, None, None)
+            finally:
+                contexts[1].__exit__(None, None, None)
+
+    def __enter__(self) -> Self:
+        return self.open()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _call(
+        self, function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Carry out `function` in the broker's loop. An interrupt here cancels it there."""
+        self.open()
+        portal = self._portal
+        if portal is None:
+            raise BrokerClosed("the broker is closed; make a new one")
+
+        async def call() -> T:
+            return await function(*args, **kwargs)
+
+        future = portal.start_task_soon(call)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    # ---- the main job ---------------------------------------------------------------------
+
+    def quote(
+        self,
+        requirements: Requirements | None = None,
+        *,
+        budget: Money | float | str | None = None,
+        ranking: Ranking = cheapest,
+    ) -> DecisionRecord:
+        """As `AsyncBroker.quote`."""
+        return self._call(self._broker.quote, requirements, budget=budget, ranking=ranking)
+
+    @contextmanager
+    def lease(
+        self,
+        requirements: Requirements | None = None,
+        *,
+        budget: Money | float | str | None = None,
+        lifetime: float | None = None,
+        acquire_timeout: float = 1800.0,
+        ranking: Ranking = cheapest,
+        tags: Sequence[str] = (),
+    ) -> Generator[Lease]:
+        """As `AsyncBroker.lease`."""
+        self.open()
+        assert self._portal is not None
+        leasing = self._broker.lease(
+            requirements,
+            budget=budget,
+            lifetime=lifetime,
+            acquire_timeout=acquire_timeout,
+            ranking=ranking,
+            tags=tags,
+        )
+        with self._portal.wrap_async_context_manager(leasing) as lease:
+            yield Lease(self, lease)
+
+    def run(
+        self,
+        job: Job | str | Sequence[str],
+        requirements: Requirements | None = None,
+        *,
+        budget: Money | float | str | None = None,
+        lifetime: float | None = None,
+        acquire_timeout: float = 1800.0,
+        ranking: Ranking = cheapest,
+        on_output: OutputCallback | None = None,
+    ) -> Result:
+        """As `AsyncBroker.run`."""
+        return self._call(
+            self._broker.run,
+            job,
+            requirements,
+            budget=budget,
+            lifetime=lifetime,
+            acquire_timeout=acquire_timeout,
+            ranking=ranking,
+            on_output=on_output,
+        )
+
+    # ---- what is there --------------------------------------------------------------------
+
+    def providers(self) -> list[ProviderStatus]:
+        """As `AsyncBroker.providers`."""
+        return self._call(self._broker.providers)
+
+    def leases(self, *, open_only: bool = True) -> list[LeaseRow]:
+        """As `AsyncBroker.leases`."""
+        return self._call(self._broker.leases, open_only=open_only)
+
+    def events(self, lease_id: str) -> list[LedgerEvent]:
+        """As `AsyncBroker.events`."""
+        return self._call(self._broker.events, lease_id)
+
+    def explain(self, lease_id: str | None = None) -> DecisionRecord | None:
+        """As `AsyncBroker.explain`."""
+        return self._call(self._broker.explain, lease_id)
+
+    # ---- giving up, and making sure -------------------------------------------------------
+
+    def release(self, lease_id: str, *, reason: str = "asked for") -> ReleaseState:
+        """As `AsyncBroker.release`."""
+        return self._call(self._broker.release, lease_id, reason=reason)
+
+    def wait_released(self, lease_id: str, *, timeout: float = 60.0) -> ReleaseState:
+        """As `AsyncBroker.wait_released`."""
+        return self._call(self._broker.wait_released, lease_id, timeout=timeout)
+
+    def sweep(self) -> list[Swept]:
+        """As `AsyncBroker.sweep`."""
+        return self._call(self._broker.sweep)
+
+    def adopt(self, provider: str, machine_id: str) -> LeaseRow:
+        """As `AsyncBroker.adopt`."""
+        return self._call(self._broker.adopt, provider, machine_id)
+
+    def verify(self) -> list[str]:
+        """As `AsyncBroker.verify`."""
+        return self._call(self._broker.verify)
+
+
+@atexit.register
+def _close_at_exit() -> None:
+    """Give up what is still held. It helps; nothing relies on it."""
+    for broker in tuple(_open_brokers):
+        broker.close()
