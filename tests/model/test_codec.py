@@ -60,9 +60,7 @@ offers = st.builds(
     expires_at=st.none() | st.floats(allow_nan=False),
     extra=st.dictionaries(text, text, max_size=2),
 )
-rejections = st.builds(
-    Rejection, constraint=st.sampled_from(Constraint), wanted=text, offered=text
-)
+rejections = st.builds(Rejection, constraint=st.sampled_from(Constraint), wanted=text, offered=text)
 verdicts = st.builds(
     Verdict,
     offer=offers,
@@ -84,9 +82,7 @@ attempts = st.builds(
     scope=st.none() | st.sampled_from(Scope),
     cost=amounts,
 )
-problems = st.builds(
-    ProviderProblem, provider=text, kind=st.sampled_from(ErrorKind), message=text
-)
+problems = st.builds(ProviderProblem, provider=text, kind=st.sampled_from(ErrorKind), message=text)
 records = st.builds(
     DecisionRecord,
     id=text,

@@ -214,7 +214,9 @@ class TestGpuName:
         assert gpu_name(label) == tidied
 
     @unhurried
-    @given(st.text() | st.sampled_from(CANONICAL).map("NVIDIA {} x".format), st.floats() | st.none())
+    @given(
+        st.text() | st.sampled_from(CANONICAL).map("NVIDIA {} x".format), st.floats() | st.none()
+    )
     def test_any_text_gives_a_name_that_stays(self, text: str, vram: float | None) -> None:
         """No label raises, and a name that came out comes out again."""
         name = gpu_name(text, vram)

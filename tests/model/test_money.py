@@ -13,9 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpubroker.errors import InvalidValue
-from gpubroker.model.money import ZERO, Money
-from gpubroker.model import money as _m
-parse_money = getattr(_m,"parse_money",None)
+from gpubroker.model.money import ZERO, Money, parse_money
 
 amounts = st.decimals(-(10**9), 10**9, allow_nan=False, allow_infinity=False, places=12)
 money = amounts.map(Money)
@@ -55,7 +53,9 @@ class TestBuilding:
         with pytest.raises(InvalidValue, match="amount of US dollars"):
             Money(senseless)
 
-    @pytest.mark.parametrize("huge", ["1e12", "-1e12", 10**12, 1e300, "1e999999999", Decimal("1e99")])
+    @pytest.mark.parametrize(
+        "huge", ["1e12", "-1e12", 10**12, 1e300, "1e999999999", Decimal("1e99")]
+    )
     def test_an_amount_that_the_ledger_cannot_keep_is_refused(self, huge: Any) -> None:
         """Micro-dollars must fit 64 bits, so a trillion dollars is too much."""
         with pytest.raises(InvalidValue, match="less than a trillion"):

@@ -71,7 +71,9 @@ class TestReading:
 
         parameters = inspect.signature(Requirements).parameters
 
-        assert list(parameters) == [field.name for field in Requirements.__dataclass_fields__.values()]
+        assert list(parameters) == [
+            field.name for field in Requirements.__dataclass_fields__.values()
+        ]
         assert all(
             getattr(Requirements(), name) in (parameter.default, {})
             for name, parameter in parameters.items()

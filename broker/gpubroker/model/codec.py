@@ -1,27 +1,48 @@
-"""Values to JSON and back, through pydantic, loaded at first use."""
+"""Values to JSON and back, through pydantic, loaded at first use.
+
+Bytes are written as base64 and infinities as text, so that every value comes back as it was.
+"""
 
 from __future__ import annotations
 
-from functools import cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 T = TypeVar("T")
+_ADAPTERS: Final[dict[Any, Any]] = {}
 
 
-@cache
 def _adapter(kind: Any) -> TypeAdapter[Any]:
-    from pydantic import TypeAdapter
+    """What reads and writes a tuple of one `kind`.
 
-    return TypeAdapter(kind)
+    Pydantic takes no configuration for a dataclass itself, but hands that of a tuple on to it.
+    """
+    if kind not in _ADAPTERS:
+        from pydantic import ConfigDict, TypeAdapter
+
+        config = ConfigDict(
+            ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="strings"
+        )
+        _ADAPTERS[kind] = TypeAdapter(tuple[kind], config=config)
+    return _ADAPTERS[kind]
 
 
 def to_json(kind: type[T], value: T) -> str:
-    """`value`, which is of type `kind`, as JSON text."""
-    text: bytes = _adapter(kind).dump_json(value)
-    return text.decode()
+    """`value`, which is of type `kind`, as JSON text.
+
+    Text that is no Unicode, such as half of a surrogate pair, is replaced by question marks.
+    """
+    from pydantic_core import PydanticSerializationError
+
+    try:
+        return _adapter(kind).dump_json((value,))[1:-1].decode()
+    except PydanticSerializationError:
+        import json
+
+        text = json.dumps(to_plain(kind, value), ensure_ascii=False, separators=(",", ":"))
+        return text.encode(errors="replace").decode()
 
 
 def from_json(kind: type[T], text: str) -> T:
@@ -30,10 +51,10 @@ def from_json(kind: type[T], text: str) -> T:
     Raises:
         pydantic.ValidationError: the text is not such a value.
     """
-    value: T = _adapter(kind).validate_json(text)
+    (value,) = _adapter(kind).validate_json(f"[{text}]")
     return value
 
 
 def to_plain(kind: type[T], value: T) -> Any:
     """`value`, which is of type `kind`, as dicts, lists, text and numbers only."""
-    return _adapter(kind).dump_python(value, mode="json")
+    return _adapter(kind).dump_python((value,), mode="json")[0]

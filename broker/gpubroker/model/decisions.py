@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass
 
 from gpubroker.errors import ErrorKind, Scope
-from gpubroker.model.money import Money
+from gpubroker.model.money import ZERO, Money
 from gpubroker.model.offers import Offer
 
 
@@ -93,7 +93,7 @@ class Attempt:
     kind: ErrorKind | None = None
     scope: Scope | None = None
     reason: str = ""
-    cost: Money = Money(0)
+    cost: Money = ZERO
 
     @property
     def seconds(self) -> float:

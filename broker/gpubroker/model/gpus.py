@@ -32,7 +32,9 @@ _BUSES: Final = ("SXM", "PCIe", "NVL", "FHHL")
 _PLAIN_BUSES: Final = ("SXM", "PCIe", "OAM")
 #: Labels that vendors and the driver give to one member, though they sound like the family.
 _LABELS: Final = {"H200": "H200 SXM"}
-_LONGEST: Final = 80
+#: Characters of the longest spelling in the table, and then some.
+_LONGEST_SPELLING: Final = 40
+_LONGEST_LABEL: Final = 80
 
 
 def parse_gpu(name: str, field: str = "gpu") -> str:
@@ -103,10 +105,10 @@ def _gpu_matches(wanted: str, offered: str) -> bool:
 @lru_cache(maxsize=4096)
 def _resolve(text: str) -> tuple[GpuModel, ...]:
     """Every model that `text` may stand for, in the table's order; empty if there is none."""
-    key = _squeeze(text[:_LONGEST])
+    key = _squeeze(text)
     spellings = _spellings()
     # The longest spelling that the text begins with; what follows must narrow it down.
-    for end in range(len(key), 0, -1):
+    for end in range(min(len(key), _LONGEST_SPELLING), 0, -1):
         models = spellings.get(key[:end])
         if models is not None:
             narrowed = _narrow(models, key[end:])
@@ -165,12 +167,13 @@ def _common_name(models: tuple[GpuModel, ...]) -> str | None:
 
 
 def _nearest(name: str) -> str | None:
-    """The valid name that is spelt most like `name`."""
+    """The valid name that `name` begins with, else the one that is spelt most like it."""
     import difflib
 
-    spellings = _spellings()
-    for key in difflib.get_close_matches(_squeeze(name[:_LONGEST]), spellings, n=3):
-        canonical = _common_name(spellings[key])
+    key, spellings = _squeeze(name)[:_LONGEST_SPELLING], _spellings()
+    starts = [key[:end] for end in range(len(key), len(key) // 2 - 1, -1)]
+    for near in (*starts, *difflib.get_close_matches(key, spellings, n=3)):
+        canonical = _common_name(spellings.get(near, ()))
         if canonical is not None:
             return canonical
     return None
@@ -182,7 +185,11 @@ def _tidy(text: str) -> str:
     words = printable.split()
     while len(words) > 1 and words[0].lower() in ("nvidia", "amd"):
         del words[0]
-    return " ".join(words)[:_LONGEST].rstrip() or "unknown GPU"
+    label = " ".join(words) or "unknown GPU"
+    if len(label) > _LONGEST_LABEL:
+        # What was cut off may have told two cards apart: the mark keeps the rest unknown.
+        return f"{label[: _LONGEST_LABEL - 6].rstrip()} (cut)"
+    return label
 
 
 def _squeeze(text: str) -> str:

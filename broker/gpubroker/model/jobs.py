@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import cast
 
 from gpubroker.errors import InvalidValue
-from gpubroker.model.names import env_names, text_names
+from gpubroker.model.names import env_names, is_a, is_text, text_names
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -61,25 +62,30 @@ class Job:
         output_limit: int = 64 * 1024 * 1024,
         tags: str | Iterable[str] = (),
     ) -> None:
+        if not is_a(command, str, Sequence):
+            raise InvalidValue("command", command, "must be a script or a list of words")
         argv = ("sh", "-c", command) if isinstance(command, str) else tuple(command)
         if not argv or not argv[0] or (isinstance(command, str) and not command.strip()):
             raise InvalidValue("command", command, "there is nothing to run")
         for word in argv:
-            if not isinstance(word, str) or "\0" in word:
+            if not is_text(word):
                 raise InvalidValue("command", word, "every word must be text without NUL")
-        if timeout is not None and not 0 < timeout < float("inf"):
+        if timeout is not None and not (is_a(timeout, int, float) and 0 < timeout < float("inf")):
             raise InvalidValue("timeout", timeout, "must be a positive number of seconds")
-        if retries < 0:
-            raise InvalidValue("retries", retries, "must not be negative")
-        if output_limit < 0:
-            raise InvalidValue("output_limit", output_limit, "must not be negative")
+        for name, limit in (("retries", retries), ("output_limit", output_limit)):
+            if not is_a(limit, int) or limit < 0:
+                raise InvalidValue(name, limit, "must be a whole number, 0 or more")
         put = object.__setattr__
         put(self, "argv", argv)
         put(self, "files", _files_in(files))
-        put(self, "outputs", tuple(_inside("outputs", name) for name in text_names("outputs", outputs)))
+        put(
+            self,
+            "outputs",
+            tuple(_inside("outputs", name) for name in text_names("outputs", outputs)),
+        )
         put(self, "output_dir", Path(output_dir))
-        put(self, "env", env_names("env", env or {}))
-        put(self, "secrets", env_names("secrets", secrets or {}))
+        put(self, "env", {} if env is None else env_names("env", env))
+        put(self, "secrets", {} if secrets is None else env_names("secrets", secrets))
         put(self, "timeout", timeout)
         put(self, "retries", retries)
         put(self, "output_limit", output_limit)
@@ -101,19 +107,35 @@ class Job:
 def _files_in(
     files: Mapping[str, str | Path | bytes] | Iterable[str | Path],
 ) -> dict[str, Path | bytes]:
-    if isinstance(files, (str, bytes)):
+    if not is_a(files, Iterable) or is_a(files, str, bytes):
         raise InvalidValue("files", files, "must be a list of paths or a mapping of names")
-    if not isinstance(files, Mapping):
-        files = {Path(path).name: Path(path) for path in files}
-    return {
-        _inside("files", name): source if isinstance(source, bytes) else Path(source)
-        for name, source in files.items()
-    }
+    placed: dict[str, Path | bytes] = {}
+    for name, source in _named(files):
+        inside = _inside("files", name)
+        if inside in placed:
+            raise InvalidValue("files", inside, "two files would have this name")
+        placed[inside] = source if isinstance(source, bytes) else Path(source)
+    return placed
+
+
+def _named(
+    files: Mapping[str, str | Path | bytes] | Iterable[str | Path],
+) -> Iterator[tuple[str, str | Path | bytes]]:
+    pairs: Iterable[tuple[str | None, str | Path | bytes]]
+    if isinstance(files, Mapping):
+        mapping = cast("Mapping[str, str | Path | bytes]", files)
+        pairs = mapping.items()
+    else:
+        pairs = ((None, path) for path in files)
+    for name, source in pairs:
+        if not is_a(source, str, Path) and (name is None or not is_a(source, bytes)):
+            raise InvalidValue("files", source, "must be a path, or bytes under a name")
+        yield (Path(cast("str | Path", source)).name if name is None else name), source
 
 
 def _inside(field_name: str, name: str) -> str:
     """A relative POSIX name that cannot leave the job's folder."""
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\0" in name or not path.parts:
+    path = PurePosixPath(name if is_text(name) else "")
+    if path.is_absolute() or ".." in path.parts or not path.parts:
         raise InvalidValue(field_name, name, "must be a name inside the job's folder")
     return str(path)

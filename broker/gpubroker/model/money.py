@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Decimal, InvalidOperation
+from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Context, Decimal, DivisionByZero
 from typing import Any, Final
 
 from gpubroker.errors import InvalidValue
 
-_MICRO: Final = Decimal(1_000_000)
+_MICRO: Final = Decimal("0.000001")
+#: Sums are worked out in here and not in the caller's context, which may round or raise.
+_EXACT: Final = Context(prec=64, rounding=ROUND_HALF_EVEN, traps=[DivisionByZero])
+#: What an amount may be: below a trillion, so that micro-dollars fit the ledger's 64 bits.
+#: More overflows to infinity and text that is no number becomes not-a-number: both refused.
+_AMOUNT: Final = Context(prec=64, rounding=ROUND_HALF_EVEN, Emin=-40, Emax=11, traps=[])
+_PROBLEM: Final = "must be an amount of US dollars, less than a trillion"
 
 
 class Money:
@@ -18,29 +24,27 @@ class Money:
     rounds to the nearest one, `micros_up` rounds up, for reserving.
 
     Raises:
-        InvalidValue: the amount is not a finite number.
+        InvalidValue: it is not a finite number, or it is a trillion or more.
     """
 
     __slots__ = ("_amount",)
     _amount: Decimal
 
-    def __init__(self, amount: Money | Decimal | int | float | str = 0) -> None:
+    def __init__(self, amount: Money | Decimal | float | str = 0) -> None:
         if isinstance(amount, Money):
             self._amount = amount._amount
             return
-        try:
-            text = amount.strip().removeprefix("$") if isinstance(amount, str) else amount
-            value = text if isinstance(text, Decimal) else Decimal(str(text))
-        except InvalidOperation:
-            raise InvalidValue("money", amount, "not an amount of US dollars") from None
-        if not value.is_finite() or isinstance(amount, bool):
-            raise InvalidValue("money", amount, "not a finite amount of US dollars")
-        self._amount = value
+        exact = amount if isinstance(amount, Decimal) else str(amount).strip()
+        if isinstance(exact, str):
+            exact = exact.removeprefix("$").lstrip()
+        self._amount = _AMOUNT.create_decimal(exact)
+        if not self._amount.is_finite():
+            raise InvalidValue("money", amount, _PROBLEM)
 
     @classmethod
     def from_micros(cls, micros: int) -> Money:
         """The amount that the ledger writes as `micros` micro-dollars."""
-        return cls(Decimal(micros) / _MICRO)
+        return cls(Decimal(micros).scaleb(-6, _EXACT))
 
     @property
     def amount(self) -> Decimal:
@@ -50,26 +54,26 @@ class Money:
     @property
     def micros(self) -> int:
         """Micro-dollars, rounded to the nearest."""
-        return int((self._amount * _MICRO).to_integral_value(ROUND_HALF_EVEN))
+        return int(self._amount.scaleb(6, _EXACT).to_integral_value(ROUND_HALF_EVEN, _EXACT))
 
     @property
     def micros_up(self) -> int:
         """Micro-dollars, rounded up: what a reservation takes."""
-        return int((self._amount * _MICRO).to_integral_value(ROUND_CEILING))
+        return int(self._amount.scaleb(6, _EXACT).to_integral_value(ROUND_CEILING, _EXACT))
 
     def __add__(self, other: Money) -> Money:
-        return Money(self._amount + other._amount)
+        return Money(_EXACT.add(self._amount, other._amount))
 
     def __sub__(self, other: Money) -> Money:
-        return Money(self._amount - other._amount)
+        return Money(_EXACT.subtract(self._amount, other._amount))
 
-    def __mul__(self, factor: Decimal | int | float) -> Money:
-        return Money(self._amount * Decimal(str(factor)))
+    def __mul__(self, factor: Decimal | float) -> Money:
+        return Money(_EXACT.multiply(self._amount, Decimal(str(factor))))
 
     __rmul__ = __mul__
 
-    def __truediv__(self, divisor: Decimal | int | float) -> Money:
-        return Money(self._amount / Decimal(str(divisor)))
+    def __truediv__(self, divisor: Decimal | float) -> Money:
+        return Money(_EXACT.divide(self._amount, Decimal(str(divisor))))
 
     def __lt__(self, other: Money) -> bool:
         return self._amount < other._amount
@@ -94,8 +98,8 @@ class Money:
 
     def __str__(self) -> str:
         """Dollars with cents, and as many further digits as the amount needs, up to six."""
-        rounded = self._amount.quantize(Decimal("0.000001"), ROUND_HALF_EVEN)
-        whole, _, fraction = f"{abs(rounded):f}".partition(".")
+        rounded = self._amount.quantize(_MICRO, ROUND_HALF_EVEN, _EXACT)
+        whole, _, fraction = f"{rounded.copy_abs():f}".partition(".")
         sign = "-" if rounded < 0 else ""
         return f"{sign}${whole}.{fraction.rstrip('0').ljust(2, '0')}"
 
@@ -116,3 +120,22 @@ class Money:
 
 
 ZERO: Final = Money(0)
+
+
+def parse_money(field: str, value: Money | Decimal | float | str) -> Money:
+    """An amount that a caller gave: at least nothing.
+
+    Args:
+        field: the name to put in the error.
+        value: anything that `Money` takes.
+
+    Raises:
+        InvalidValue: it is not an amount, or it is negative.
+    """
+    try:
+        amount = Money(value)
+    except InvalidValue as error:
+        raise InvalidValue(field, value, error.problem) from None
+    if amount < ZERO:
+        raise InvalidValue(field, value, "must not be negative")
+    return amount

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final
 
-from gpubroker.model.money import Money
+from gpubroker.model.money import ZERO, Money
 from gpubroker.model.requirements import TrustTier
 
 _HOUR: Final = Decimal(3600)
@@ -25,9 +25,9 @@ class Price:
     """
 
     machine: Money
-    disk: Money = Money(0)
-    upload: Money = Money(0)
-    download: Money = Money(0)
+    disk: Money = ZERO
+    upload: Money = ZERO
+    download: Money = ZERO
 
     @property
     def hourly(self) -> Money:

@@ -8,9 +8,18 @@ from dataclasses import dataclass
 from typing import Final
 
 from gpubroker.errors import InvalidValue
+from gpubroker.model.names import is_a
 
 _NUMBER: Final = re.compile(r"^\s*([+-]?[0-9.]+(?:[eE][+-]?\d+)?)\s*([a-zA-Z]*)\s*$")
-_GIGABYTES: Final = {"": 1.0, "gb": 1.0, "g": 1.0, "mb": 0.001, "m": 0.001, "tb": 1000.0, "t": 1000.0}
+_GIGABYTES: Final = {
+    "": 1.0,
+    "gb": 1.0,
+    "g": 1.0,
+    "mb": 0.001,
+    "m": 0.001,
+    "tb": 1000.0,
+    "t": 1000.0,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +34,8 @@ class Range:
 
     def __str__(self) -> str:
         if self.low is not None and self.low == self.high:
-            return f"{self.low:g}"
-        low = "" if self.low is None else f"{self.low:g}"
-        high = "" if self.high is None else f"{self.high:g}"
-        return f"{low}..{high}"
-
+            return _shown(self.low)
+        return f"{_shown(self.low)}..{_shown(self.high)}"
 
 
 def parse_range(
@@ -69,6 +75,8 @@ def parse_range(
     for end in (low, high):
         if end is None:
             continue
+        if not is_a(end, int, float):
+            raise InvalidValue(field, value, "must be a number")
         if not math.isfinite(end):
             raise InvalidValue(field, value, "must be a finite number")
         if end < minimum:
@@ -76,8 +84,20 @@ def parse_range(
         if whole and end != int(end):
             raise InvalidValue(field, value, "must be a whole number")
     if low is not None and high is not None and low > high:
-        raise InvalidValue(field, value, f"impossible range: {low:g} is more than {high:g}")
+        raise InvalidValue(
+            field, value, f"impossible range: {_shown(low)} is more than {_shown(high)}"
+        )
     return Range(low, high)
+
+
+def _shown(end: float | None) -> str:
+    """A number as briefly as it can be written without losing a digit."""
+    if end is None:
+        return ""
+    short = f"{end:g}"
+    if float(short) == end:
+        return short
+    return repr(float(end)).removesuffix(".0")
 
 
 def _number(field: str, given: object, text: str, gigabytes: bool) -> float:

@@ -6,13 +6,15 @@ import enum
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from gpubroker.errors import InvalidValue
 from gpubroker.model.gpus import parse_gpu
-from gpubroker.model.money import Money
-from gpubroker.model.names import env_names, text_names
+from gpubroker.model.money import Money, parse_money
+from gpubroker.model.names import env_names, is_a, is_text, text_names
 from gpubroker.model.ranges import Range, parse_range
+
+_NO_SETUP: Final = "must be a script or a non-empty list of words"
 
 
 class TrustTier(enum.StrEnum):
@@ -41,15 +43,23 @@ class Setup:
     argv: tuple[str, ...]
     timeout: float = 900.0
 
+    def __post_init__(self) -> None:
+        """Refuse what could not be run, or would never end."""
+        if not any(self.argv) or not all(is_text(word) for word in self.argv):
+            raise InvalidValue("setup", self.argv, _NO_SETUP)
+        if not is_a(self.timeout, int, float) or not 0 < self.timeout < float("inf"):
+            raise InvalidValue(
+                "setup timeout", self.timeout, "must be a positive number of seconds"
+            )
+
     @classmethod
     def of(cls, value: Setup | str | Sequence[str]) -> Setup:
         """A set-up from a script (text) or from the words of one command."""
         if isinstance(value, Setup):
             return value
-        argv = ("sh", "-c", value) if isinstance(value, str) else tuple(value)
-        if not argv or not all(isinstance(word, str) and "\0" not in word for word in argv):
-            raise InvalidValue("setup", value, "must be a script or a non-empty list of words")
-        return cls(argv)
+        if not is_a(value, str, Sequence) or (isinstance(value, str) and not value.strip()):
+            raise InvalidValue("setup", value, _NO_SETUP)
+        return cls(("sh", "-c", value) if isinstance(value, str) else tuple(value))
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -101,7 +111,7 @@ class Requirements:
     trust: TrustTier = TrustTier.VERIFIED
     download: Range | None = None
     upload: Range | None = None
-    spot: bool | None = None
+    spot: bool | None = False
     providers: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     max_price: Money | None = None
@@ -138,7 +148,9 @@ class Requirements:
         put = object.__setattr__
         put(self, "gpu", tuple(parse_gpu(name) for name in text_names("gpu", gpu)))
         exact = None if count is None else parse_range("count", count, whole=True, minimum=1)
-        needs_gpu = any(part not in ((), None) for part in (self.gpu, vram, compute_capability, cuda))
+        needs_gpu = any(
+            part not in ((), None) for part in (self.gpu, vram, compute_capability, cuda)
+        )
         put(self, "count", exact or (Range(1, 1) if needs_gpu else None))
         amounts: dict[str, tuple[float | str | Range | None, bool]] = {
             "vram": (vram, True),
@@ -158,20 +170,22 @@ class Requirements:
                 else parse_range(name, given, gigabytes=gigabytes, at_least=True)
             )
             put(self, name, parsed)
-        if self.reliability is not None and (self.reliability.low or 0) > 1:
+        score = self.reliability
+        if score is not None and max(score.low or 0, score.high or 0) > 1:
             raise InvalidValue("reliability", reliability, "must be between 0 and 1")
         put(self, "region", text_names("region", region))
         put(self, "trust", _trust(trust))
+        if spot is not None and not is_a(spot, bool):
+            raise InvalidValue("spot", spot, "must be true, false or nothing")
         put(self, "spot", spot)
         put(self, "providers", text_names("providers", providers))
         put(self, "exclude", text_names("exclude", exclude))
-        price = None if max_price is None else Money(max_price)
-        if price is not None and price < Money(0):
-            raise InvalidValue("max_price", max_price, "must not be negative")
-        put(self, "max_price", price)
+        put(self, "max_price", None if max_price is None else parse_money("max_price", max_price))
+        if image is not None and not (is_text(image) and image.strip()):
+            raise InvalidValue("image", image, "must be a non-empty name")
         put(self, "image", image)
         put(self, "ports", _ports(ports))
-        put(self, "env", env_names("env", env or {}))
+        put(self, "env", {} if env is None else env_names("env", env))
         put(self, "setup", None if setup is None else Setup.of(setup))
 
     @classmethod
@@ -205,20 +219,28 @@ class Requirements:
 
     @property
     def disk_gb(self) -> float:
-        """GB of disk to rent and to price: the low end of `disk`, 10 where nothing is said."""
-        return 10.0 if self.disk is None or self.disk.low is None else self.disk.low
+        """GB of disk to rent and to price: the low end of `disk`; else 10, or less if need be."""
+        if self.disk is None:
+            return 10.0
+        if self.disk.low is None:
+            return min(10.0, self.disk.high or 10.0)
+        return self.disk.low
 
 
 def _trust(value: TrustTier | str) -> TrustTier:
     try:
         return TrustTier(value)
     except ValueError:
-        raise InvalidValue.unknown("trust", value, list(TrustTier), noun="tier") from None
+        raise InvalidValue.unknown(
+            "trust", value, [tier.value for tier in TrustTier], noun="tier"
+        ) from None
 
 
 def _ports(values: Iterable[int]) -> tuple[int, ...]:
+    if not is_a(values, Iterable) or is_a(values, str, bytes, Mapping):
+        raise InvalidValue("ports", values, "must be a list of TCP ports")
     ports = tuple(values)
     for port in ports:
-        if not 0 < port < 65536:
+        if not is_a(port, int) or not 0 < port < 65536:
             raise InvalidValue("ports", port, "a TCP port is between 1 and 65535")
     return ports

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from gpubroker.errors import JobFailed
 from gpubroker.model.decisions import DecisionRecord
-from gpubroker.model.money import Money
+from gpubroker.model.money import ZERO, Money
 
 if TYPE_CHECKING:
     from typing import Self
@@ -107,7 +107,7 @@ class Result:
     message: str = ""
     files: Mapping[str, OutputFile] = field(default_factory=dict[str, OutputFile])
     missing: tuple[str, ...] = ()
-    cost: Money = Money(0)
+    cost: Money = ZERO
     timings: Timings = Timings()
     release: ReleaseState = ReleaseState.HELD
     record: DecisionRecord = field(repr=False)
