@@ -7,11 +7,11 @@ break another one's answer. Nothing but `Provider` touches a hook.
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from importlib import metadata
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import anyio
 import pluggy
@@ -193,14 +193,14 @@ class Provider:
         )
 
     def _fault(self, problem: str) -> ProviderError:
-        return ProviderError(
-            f"{self.name}: {problem}", kind=ErrorKind.PLUGIN, scope=Scope.PROVIDER
-        )
+        return ProviderError(f"{self.name}: {problem}", kind=ErrorKind.PLUGIN, scope=Scope.PROVIDER)
 
 
 def _each(values: Any, kind: type[T], hook: str) -> Sequence[T]:
-    if isinstance(values, Sequence) and all(isinstance(value, kind) for value in values):
-        return values
+    if isinstance(values, (list, tuple)):
+        items = cast("Sequence[object]", values)
+        if all(isinstance(item, kind) for item in items):
+            return cast("Sequence[T]", items)
     raise ProviderError(
         f"{hook} returned something else than a list of {kind.__name__}",
         kind=ErrorKind.PLUGIN,
@@ -215,7 +215,7 @@ async def open_provider(
     emit: Emit,
     deadlines: Deadlines,
     watchdog: Watchdog,
-) -> AsyncIterator[Provider]:
+) -> AsyncGenerator[Provider]:
     """Make and enter one plugin's provider.
 
     Raises:
@@ -250,9 +250,7 @@ async def open_provider(
             await instance.__aexit__(None, None, None)
 
 
-def _provider(
-    plugin: Plugin, instance: Any, deadlines: Deadlines, watchdog: Watchdog
-) -> Provider:
+def _provider(plugin: Plugin, instance: Any, deadlines: Deadlines, watchdog: Watchdog) -> Provider:
     """Check an instance against the contract and wrap it."""
 
     def broken(problem: str) -> ProviderError:
@@ -279,6 +277,4 @@ def _provider(
     for name, function in found.items():
         if not inspect.iscoroutinefunction(function):
             raise broken(f"its hook {name} is not `async def`")
-    return Provider(
-        plugin, instance, facts, frozenset(found), pm.hook, deadlines, watchdog
-    )
+    return Provider(plugin, instance, facts, frozenset(found), pm.hook, deadlines, watchdog)

@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from gpubroker.errors import InvalidValue
 from gpubroker.hookspecs import AccountSettings
@@ -67,9 +67,7 @@ class Settings:
 
     ledger: Path
     budget: Budget = field(default_factory=Budget)
-    providers: Mapping[str, Mapping[str, str]] = field(
-        default_factory=dict[str, Mapping[str, str]]
-    )
+    providers: Mapping[str, Mapping[str, str]] = field(default_factory=dict[str, Mapping[str, str]])
     keys: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
     sources: tuple[Setting, ...] = ()
 
@@ -183,9 +181,9 @@ def _budget(
     env: Mapping[str, str], table: Any, path: Path | None, sources: list[Setting]
 ) -> Budget:
     values: dict[str, Any] = {}
-    for name in _table(table, "budget", _BUDGET):
-        values[name] = table[name]
-        sources.append(Setting(f"budget.{name}", str(table[name]), str(path)))
+    for name, value in _table(table, "budget", _BUDGET).items():
+        values[name] = value
+        sources.append(Setting(f"budget.{name}", str(value), str(path)))
     for name in _BUDGET:
         variable = f"GPUBROKER_BUDGET_{name.upper()}"
         if env.get(variable):
@@ -215,13 +213,14 @@ def _check_zone(zone: str) -> None:
         ) from None
 
 
-def _table(table: Any, name: str, known: tuple[str, ...]) -> list[str]:
-    if not isinstance(table, Mapping):
-        raise InvalidValue(name, table, "must be a table")
+def _table(value: Any, name: str, known: tuple[str, ...] | None = None) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise InvalidValue(name, value, "must be a table")
+    table = cast("dict[str, Any]", value)
     for key in table:
-        if key not in known:
+        if known is not None and key not in known:
             raise InvalidValue.unknown(name, key, known, noun="key")
-    return list(table)
+    return table
 
 
 def _providers(
@@ -238,11 +237,8 @@ def _providers(
             options.setdefault(provider, {})[word] = value
         sources.append(Setting(f"providers.{provider}.{word}", value, source))
 
-    if not isinstance(table, Mapping):
-        raise InvalidValue("providers", table, "must be a table")
-    for provider, words in table.items():
-        for word in _table(words, f"providers.{provider}", tuple(words)):
-            value = words[word]
+    for provider, words in _table(table, "providers").items():
+        for word, value in _table(words, f"providers.{provider}").items():
             text = str(value).lower() if isinstance(value, bool) else str(value)
             put(provider, word, text, str(path))
     for provider, variable in _KEYS.items():

@@ -47,9 +47,9 @@ class Lease:
     It may be used from any thread; jobs run one at a time.
     """
 
-    def __init__(self, broker: Broker, lease: AsyncLease) -> None:
-        self._broker = broker
+    def __init__(self, lease: AsyncLease, call: Callable[..., Any]) -> None:
         self._lease = lease
+        self._call = call
 
     def __repr__(self) -> str:
         return repr(self._lease).replace("AsyncLease", "Lease", 1)
@@ -93,7 +93,8 @@ class Lease:
         self, job: Job | str | Sequence[str], *, on_output: OutputCallback | None = None
     ) -> Result:
         """As `AsyncLease.run`. `on_output` is called in the broker's thread."""
-        return self._broker._call(self._lease.run, job, on_output=on_output)
+        result: Result = self._call(self._lease.run, job, on_output=on_output)
+        return result
 
     def release(self, reason: str = "asked for") -> None:
         """As `AsyncLease.release`."""
@@ -101,7 +102,7 @@ class Lease:
         async def release() -> None:
             self._lease.release(reason)
 
-        self._broker._call(release)
+        self._call(release)
 
 
 class Broker:
@@ -215,9 +216,7 @@ class Broker:
     ) -> None:
         self.close()
 
-    def _call(
-        self, function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
+    def _call(self, function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         """Carry out `function` in the broker's loop. An interrupt here cancels it there."""
         self.open()
         portal = self._portal
@@ -269,7 +268,7 @@ class Broker:
             tags=tags,
         )
         with self._portal.wrap_async_context_manager(leasing) as lease:
-            yield Lease(self, lease)
+            yield Lease(lease, self._call)
 
     def run(
         self,

@@ -48,12 +48,13 @@ class Watchdog:
 
     @types.coroutine
     def _stepped(self, label: str, awaitable: Awaitable[T]) -> Generator[Any, Any, T]:
-        steps = awaitable.__await__()
-        send: Callable[[], Any] = lambda: next(steps)  # noqa: E731
+        steps: Any = awaitable.__await__()
+        resume: Callable[[Any], Any] = steps.send
+        argument: Any = None
         while True:
             began = self._step = (label, time.monotonic())
             try:
-                yielded = send()
+                yielded = resume(argument)
             except StopIteration as end:
                 result: T = end.value
                 return result
@@ -63,10 +64,10 @@ class Watchdog:
                 if blocked > self._limit and self._reported != began:
                     self._report(label, blocked)
             try:
-                value = yield yielded
-                send = (lambda v: lambda: _send(steps, v))(value)
+                argument = yield yielded
+                resume = steps.send
             except BaseException as error:  # noqa: BLE001 - cancellations are passed on as well
-                send = (lambda e: lambda: _throw(steps, e))(error)
+                resume, argument = steps.throw, error
 
     def _watch(self) -> None:
         while not self._stop.wait(self._limit / 2):
@@ -77,11 +78,3 @@ class Watchdog:
             if blocked > self._limit:
                 self._reported = step
                 self._report(step[0], blocked)
-
-
-def _send(steps: Any, value: Any) -> Any:
-    return next(steps) if value is None else steps.send(value)
-
-
-def _throw(steps: Any, error: BaseException) -> Any:
-    return steps.throw(error)

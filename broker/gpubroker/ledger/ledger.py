@@ -30,7 +30,7 @@ from gpubroker.model.money import Money
 from gpubroker.policy.transitions import HELD, allowed
 
 
-class OverLimit(Exception):  # noqa: N818
+class OverLimit(Exception):
     """A reservation does not fit a limit; nothing was written."""
 
     def __init__(self, limit: Limit, committed: Money, asked: Money) -> None:
@@ -135,7 +135,12 @@ class Ledger:
             return _move(sql, lease, target, at, kind, detail, columns)
 
     def note(
-        self, lease: LeaseRow, at: float, kind: str, detail: str = "", **columns: float | str | Money | None
+        self,
+        lease: LeaseRow,
+        at: float,
+        kind: str,
+        detail: str = "",
+        **columns: float | str | Money | None,
     ) -> LeaseRow:
         """Write an event, and set `columns`, without a change of state."""
         with self._store.transaction() as sql:
@@ -198,7 +203,13 @@ class Ledger:
             sql.execute(
                 "INSERT INTO jobs (id, lease_id, title, state, started_at, tags)"
                 " VALUES (:id, :lease, :title, 'running', :at, :tags)",
-                {"id": job_id, "lease": lease.id, "title": title, "at": at, "tags": "\n".join(tags)},
+                {
+                    "id": job_id,
+                    "lease": lease.id,
+                    "title": title,
+                    "at": at,
+                    "tags": "\n".join(tags),
+                },
             )
             return _move(sql, lease, LeaseState.BUSY, at, "job started", title, {})
 

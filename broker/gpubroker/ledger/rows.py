@@ -26,7 +26,7 @@ class Owner:
     closed_at: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Limit:
     """The most that may be reserved and spent together, USD, by leases that it counts.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -48,7 +48,7 @@ class Store:
             raise LedgerUnusable(f"cannot open the ledger {path}: {error.strerror}") from error
 
     @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self) -> Generator[sqlite3.Connection]:
         """Everything inside happens, durably, or nothing does.
 
         Raises:
@@ -68,7 +68,7 @@ class Store:
                 raise
 
     @contextmanager
-    def reading(self) -> Iterator[sqlite3.Connection]:
+    def reading(self) -> Generator[sqlite3.Connection]:
         """One consistent look at the ledger, which waits for no writer."""
         self._check_process()
         with self._translated():
@@ -88,11 +88,13 @@ class Store:
             raise BrokerClosed("this broker belongs to the process before the fork; open a new one")
 
     @contextmanager
-    def _translated(self) -> Iterator[None]:
+    def _translated(self) -> Generator[None]:
         try:
             yield
         except sqlite3.ProgrammingError as error:
-            raise BrokerClosed(f"the ledger is closed or used from another thread: {error}") from error
+            raise BrokerClosed(
+                f"the ledger is closed or used from another thread: {error}"
+            ) from error
         except sqlite3.DatabaseError as error:
             raise self._meaning(error) from error
 

@@ -102,7 +102,7 @@ class Acquisition:
             # await, and a ledger that cannot take it must not hide the error.
             self._keep_record()
 
-    async def _first_that_works(self) -> Hold:
+    async def _first_that_works(self) -> Hold:  # noqa: RET503 - `_fail` never returns
         failed = self._lost_before()
         offers = await self._plan()
         for index, offer in enumerate(offers):
@@ -133,9 +133,7 @@ class Acquisition:
 
     async def _plan(self) -> list[Offer]:
         """The offers to try, best first."""
-        quotes = await ask_all(
-            self._parts, self._wish.requirements, self._wish.providers
-        )
+        quotes = await ask_all(self._parts, self._wish.requirements, self._wish.providers)
         facts = {name: provider.facts for name, provider in self._parts.providers.items()}
         left = await self._left()
         terms = Terms(self._wish.lifetime, self._wish.needed, left)
@@ -168,17 +166,19 @@ class Acquisition:
 
     def _limits(self) -> list[Limit]:
         own = self._wish.allowance
-        mine = [] if own is None else [Limit("budget of this job", own, request_id=self._request_id)]
+        mine = (
+            [] if own is None else [Limit("budget of this job", own, request_id=self._request_id)]
+        )
         return [*mine, *self._wish.budgets]
 
     async def _attempt(self, offer: Offer) -> Hold:
         """One try at one offer; whatever way it ends, it ends on record."""
         started, state = self._parts.now(), AttemptState.ABANDONED
         failure: ProviderError | None = None
-        hold: Hold | None = None
+        held: Hold | None = None
         reason = "the caller left"
         try:
-            hold = await self._intend(offer)
+            hold = held = await self._intend(offer)
             self._parts.emit(
                 EventKind.ATTEMPT,
                 f"renting {offer.title} from {offer.provider} at {offer.price.hourly}/h",
@@ -188,6 +188,7 @@ class Acquisition:
             await self._create(hold)
             await wait_until_running(self._parts, hold)
             state, reason = AttemptState.WON, ""
+            return hold
         except ProviderError as error:
             failure, state, reason = error, AttemptState.FAILED, str(error)
             raise
@@ -195,10 +196,9 @@ class Acquisition:
             state, reason = AttemptState.REFUSED_BUDGET, str(error)
             raise
         finally:
-            if hold is not None and state is not AttemptState.WON:
-                self._supervisor.request_release(hold, reason)
-            self._note_attempt(offer, hold, started, state, failure, reason)
-        return hold
+            if held is not None and state is not AttemptState.WON:
+                self._supervisor.request_release(held, reason)
+            self._note_attempt(offer, held, started, state, failure, reason)
 
     async def _intend(self, offer: Offer) -> Hold:
         """Reserve the worst case and write the intent. Nothing leaves before this is durable."""
@@ -319,11 +319,15 @@ class Acquisition:
             return "; ".join([f"{asked} offered nothing", *said])
         nearest = self.record.verdicts[0]
         count = len(self.record.verdicts)
-        return f"none of {count} offers fits; the cheapest, {nearest.offer.title}: {nearest.rejection}"
+        return (
+            f"none of {count} offers fits; the cheapest, {nearest.offer.title}: {nearest.rejection}"
+        )
 
     def _fail(
         self,
-        kind: type[NoOfferFits | AttemptsExhausted | AcquireStopped | BudgetExceeded | DeadlineExceeded],
+        kind: type[
+            NoOfferFits | AttemptsExhausted | AcquireStopped | BudgetExceeded | DeadlineExceeded
+        ],
         message: str,
         cause: Exception | None = None,
     ) -> NoReturn:
@@ -336,4 +340,3 @@ class Acquisition:
             self._parts.ledger.at_once(lambda ledger: ledger.put_record(record))
         except Exception as error:  # noqa: BLE001
             self._parts.emit(EventKind.ALARM, f"the decision record could not be kept: {error}")
-

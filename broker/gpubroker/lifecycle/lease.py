@@ -208,7 +208,6 @@ class AsyncLease:
     def final(self, result: Result) -> Result:
         """`result` with the release, its time and the cost as they are now."""
 
-
         return replace(
             result,
             release=self.release_state,

@@ -42,7 +42,9 @@ async def ask_all(parts: Parts, requirements: Requirements, among: frozenset[str
         try:
             quotes.offers += await provider.quote(requirements)
         except ProviderError as error:
-            quotes.problems.append(ProviderProblem(provider=provider.name, kind=error.kind, message=str(error)))
+            quotes.problems.append(
+                ProviderProblem(provider=provider.name, kind=error.kind, message=str(error))
+            )
             parts.emit(EventKind.PROVIDER_PROBLEM, str(error), provider=provider.name)
 
     async with anyio.create_task_group() as tasks:

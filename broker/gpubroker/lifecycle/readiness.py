@@ -47,7 +47,9 @@ async def wait_until_running(parts: Parts, hold: Hold) -> None:
                 await _check_price(parts, hold, machine)
                 return
             if machine.state in (MachineState.BROKEN, MachineState.STOPPED):
-                raise _broken(f"the machine is {machine.state}: {machine.progress or 'no reason given'}")
+                raise _broken(
+                    f"the machine is {machine.state}: {machine.progress or 'no reason given'}"
+                )
         if anyio.current_time() - since > facts.boot_timeout:
             raise _broken(f"no progress for {facts.boot_timeout:g} s while booting")
 
@@ -61,14 +63,10 @@ async def _check_price(parts: Parts, hold: Hold, machine: Machine) -> None:
     text = f"agreed on {agreed}/h, delivered at {delivered}/h"
     hold.update(
         await parts.ledger(
-            lambda ledger: ledger.note(
-                lease, parts.now(), "price rose", text, hourly=delivered
-            )
+            lambda ledger: ledger.note(lease, parts.now(), "price rose", text, hourly=delivered)
         )
     )
-    raise ProviderError(
-        f"the price rose: {text}", kind=ErrorKind.CAPACITY, scope=Scope.OFFER
-    )
+    raise ProviderError(f"the price rose: {text}", kind=ErrorKind.CAPACITY, scope=Scope.OFFER)
 
 
 def _broken(message: str) -> ProviderError:

@@ -57,16 +57,16 @@ class Reaper:
         self._supervisor = supervisor
         self._doubted: dict[tuple[Finding, str], int] = {}
         self._releasing: set[str] = set()
+        self._released = anyio.Event()
         self.done = anyio.Event()
 
     async def loop(self) -> None:
         """Sweep now, and then every 30 s while anything is open."""
         while True:
-            await self.sweep_all()
-            self.done.set()
+            if not self.done.is_set() or await self._anything_open():
+                await self.sweep_all()
+                self.done.set()
             await anyio.sleep(SWEEP_EVERY)
-            while not self._supervisor.holds and not await self._anything_open():
-                await anyio.sleep(SWEEP_EVERY)
 
     async def _anything_open(self) -> bool:
         return bool(await self._parts.ledger.insist(lambda ledger: ledger.leases(limit=1)))
@@ -105,13 +105,13 @@ class Reaper:
                     started.append(lease.id)
         # What was not found again has cleared itself up.
         self._doubted = {
-            key: n for key, n in self._doubted.items() if key in sure or key[1].split("/")[0] != name
+            key: n
+            for key, n in self._doubted.items()
+            if key in sure or key[1].split("/")[0] != name
         }
         at = reading.wall
         await parts.ledger.insist(lambda ledger: ledger.put_swept(name, at))
-        return Swept(
-            provider=name, complete=True, verdicts=tuple(verdicts), started=tuple(started)
-        )
+        return Swept(provider=name, complete=True, verdicts=tuple(verdicts), started=tuple(started))
 
     async def _scene(self, name: str, reading: Reading) -> Scene:
         parts = self._parts
@@ -166,7 +166,9 @@ class Reaper:
                 return None
             case Finding.UNRECORDED:
                 assert machine is not None
-                text = f"{machine.id} carries our mark but is not in this ledger; see `gpubroker ps`"
+                text = (
+                    f"{machine.id} carries our mark but is not in this ledger; see `gpubroker ps`"
+                )
                 self._parts.emit(EventKind.ALARM, text, provider=machine.provider)
                 return None
             case Finding.WATCH_OVER:
@@ -195,7 +197,9 @@ class Reaper:
         now = parts.now()
         mine = parts.identity.id
         await self._supervisor.beat()
-        lease = await parts.ledger.insist(lambda ledger: ledger.take_over(lease, mine, now, str(why)))
+        lease = await parts.ledger.insist(
+            lambda ledger: ledger.take_over(lease, mine, now, str(why))
+        )
         if lease.state in HELD and why in (Finding.OWNER_DEAD, Finding.OWNER_MISSING):
             orphan = lease
             lease = await parts.ledger.insist(
@@ -240,12 +244,14 @@ class Reaper:
             parts.emit(EventKind.FOUND, str(error), lease_id=lease.id)
         finally:
             self._releasing.discard(lease.id)
+            self._released.set()
 
     async def finish(self) -> None:
         """Wait for the first sweep, and for every release that sweeps have started."""
         await self.done.wait()
         while self._releasing:
-            await anyio.sleep(0.05)
+            self._released = anyio.Event()
+            await self._released.wait()
 
     async def adopt(self, provider: str, machine_id: str) -> LeaseRow:
         """Write a row for a machine that carries our mark but has none, and release it.

@@ -54,9 +54,7 @@ async def run_on(
     """
     assert hold.machine is not None
     receiver = Receiver(destination, token=job_id)
-    io = JobIO(
-        job_id=job_id, env=env, receiver=receiver, in_home=in_home, on_output=on_output
-    )
+    io = JobIO(job_id=job_id, env=env, receiver=receiver, in_home=in_home, on_output=on_output)
     began = anyio.current_time()
     try:
         outcome = await _outcome(parts, hold, job, io)
@@ -80,10 +78,12 @@ async def run_on(
 async def _outcome(parts: Parts, hold: Hold, job: Job, io: JobIO) -> Outcome:
     assert hold.machine is not None
     limit = float("inf") if job.timeout is None else job.timeout + _GRACE
+    overdue = anyio.CancelScope()
     with anyio.CancelScope() as given_up:
         hold.use(given_up)
         try:
-            with anyio.move_on_after(limit) as overdue:
+            overdue.deadline = anyio.current_time() + limit
+            with overdue:
                 try:
                     return await hold.provider.run(hold.machine, job, io)
                 except ProviderError as error:

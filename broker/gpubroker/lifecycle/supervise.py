@@ -6,7 +6,8 @@ release that still gets done. Only closing the broker ends these tasks, and only
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import TypeVarTuple
 
 import anyio
@@ -23,6 +24,7 @@ from gpubroker.model.machines import Machine, Order
 from gpubroker.model.money import Money
 
 Arguments = TypeVarTuple("Arguments")
+Columns = Mapping[str, float | str | Money | None]
 
 
 class Supervisor:
@@ -119,7 +121,7 @@ class Supervisor:
     async def _record_answer(self, hold: Hold, machine: Machine | None) -> None:
         lease, now, failure = hold.row, self._parts.now(), hold.failure
         text = "" if failure is None else str(failure)
-        columns: dict[str, float | str | Money | None]
+        columns: Columns
         if machine is not None:
             target, kind = LeaseState.PROVISIONING, "accepted"
             text, columns = machine.id, {"machine_id": machine.id, "accepted_at": now}
@@ -164,14 +166,12 @@ class Supervisor:
             return
         hold.release_reason = reason
         lease, now = hold.row, self._parts.now()
-        try:
+        with suppress(LedgerError):  # `_release` insists on it
             hold.update(
                 self._parts.ledger.at_once(
                     lambda ledger: ledger.request_release(lease, now, reason)
                 )
             )
-        except LedgerError:
-            pass  # `_release` insists on it
         if hold.row.state is LeaseState.REFUSED:
             return
         self._releases += 1
@@ -235,4 +235,3 @@ class Supervisor:
         self._beat = self._parts.now()
         owner = self._parts.identity.row(self._beat)
         await self._parts.ledger.insist(lambda ledger: ledger.put_owner(owner))
-

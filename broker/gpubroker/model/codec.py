@@ -5,13 +5,14 @@ Bytes are written as base64 and infinities as text, so that every value comes ba
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 T = TypeVar("T")
-_ADAPTERS: Final[dict[Any, Any]] = {}
+_ADAPTERS: Final[dict[Any, TypeAdapter[Any]]] = {}
 
 
 def _adapter(kind: Any) -> TypeAdapter[Any]:
@@ -19,14 +20,15 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
     Pydantic takes no configuration for a dataclass itself, but hands that of a tuple on to it.
     """
-    if kind not in _ADAPTERS:
+    adapter = _ADAPTERS.get(kind)
+    if adapter is None:
         from pydantic import ConfigDict, TypeAdapter
 
         config = ConfigDict(
             ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="strings"
         )
-        _ADAPTERS[kind] = TypeAdapter(tuple[kind], config=config)
-    return _ADAPTERS[kind]
+        adapter = _ADAPTERS[kind] = TypeAdapter(tuple[kind], config=config)
+    return adapter
 
 
 def to_json(kind: type[T], value: T) -> str:
@@ -39,10 +41,8 @@ def to_json(kind: type[T], value: T) -> str:
     try:
         return _adapter(kind).dump_json((value,))[1:-1].decode()
     except PydanticSerializationError:
-        import json
-
-        text = json.dumps(to_plain(kind, value), ensure_ascii=False, separators=(",", ":"))
-        return text.encode(errors="replace").decode()
+        (plain,) = _adapter(kind).dump_python((value,), mode="json")
+        return json.dumps(plain, ensure_ascii=False).encode(errors="replace").decode()
 
 
 def from_json(kind: type[T], text: str) -> T:
@@ -51,10 +51,10 @@ def from_json(kind: type[T], text: str) -> T:
     Raises:
         pydantic.ValidationError: the text is not such a value.
     """
-    (value,) = _adapter(kind).validate_json(f"[{text}]")
+    value: T = _adapter(kind).validate_json(f"[{text}]")[0]
     return value
 
 
 def to_plain(kind: type[T], value: T) -> Any:
     """`value`, which is of type `kind`, as dicts, lists, text and numbers only."""
-    return _adapter(kind).dump_python((value,), mode="json")[0]
+    return json.loads(to_json(kind, value))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import cast
@@ -109,28 +109,26 @@ def _files_in(
 ) -> dict[str, Path | bytes]:
     if not is_a(files, Iterable) or is_a(files, str, bytes):
         raise InvalidValue("files", files, "must be a list of paths or a mapping of names")
+    pairs = (
+        cast("Mapping[str, str | Path | bytes]", files).items()
+        if isinstance(files, Mapping)
+        else [(_own_name(path), path) for path in files]
+    )
     placed: dict[str, Path | bytes] = {}
-    for name, source in _named(files):
+    for name, source in pairs:
         inside = _inside("files", name)
         if inside in placed:
             raise InvalidValue("files", inside, "two files would have this name")
+        if not is_a(source, str, Path, bytes):
+            raise InvalidValue("files", source, "must be a path or bytes")
         placed[inside] = source if isinstance(source, bytes) else Path(source)
     return placed
 
 
-def _named(
-    files: Mapping[str, str | Path | bytes] | Iterable[str | Path],
-) -> Iterator[tuple[str, str | Path | bytes]]:
-    pairs: Iterable[tuple[str | None, str | Path | bytes]]
-    if isinstance(files, Mapping):
-        mapping = cast("Mapping[str, str | Path | bytes]", files)
-        pairs = mapping.items()
-    else:
-        pairs = ((None, path) for path in files)
-    for name, source in pairs:
-        if not is_a(source, str, Path) and (name is None or not is_a(source, bytes)):
-            raise InvalidValue("files", source, "must be a path, or bytes under a name")
-        yield (Path(cast("str | Path", source)).name if name is None else name), source
+def _own_name(path: str | Path) -> str:
+    if not is_a(path, str, Path):
+        raise InvalidValue("files", path, "must be a path")
+    return Path(path).name
 
 
 def _inside(field_name: str, name: str) -> str:

@@ -8,11 +8,14 @@ from typing import Any, Final
 from gpubroker.errors import InvalidValue
 
 _MICRO: Final = Decimal("0.000001")
-#: Sums are worked out in here and not in the caller's context, which may round or raise.
-_EXACT: Final = Context(prec=64, rounding=ROUND_HALF_EVEN, traps=[DivisionByZero])
 #: What an amount may be: below a trillion, so that micro-dollars fit the ledger's 64 bits.
 #: More overflows to infinity and text that is no number becomes not-a-number: both refused.
-_AMOUNT: Final = Context(prec=64, rounding=ROUND_HALF_EVEN, Emin=-40, Emax=11, traps=[])
+#: Sums are worked out in here and not in the caller's context, which may round or raise.
+_AMOUNT: Final = Context(
+    prec=64, rounding=ROUND_HALF_EVEN, Emin=-40, Emax=11, traps=[DivisionByZero]
+)
+#: For counting micro-dollars, which are more than a trillion.
+_WIDE: Final = Context(prec=64, rounding=ROUND_HALF_EVEN, traps=[])
 _PROBLEM: Final = "must be an amount of US dollars, less than a trillion"
 
 
@@ -42,9 +45,18 @@ class Money:
             raise InvalidValue("money", amount, _PROBLEM)
 
     @classmethod
+    def _of(cls, amount: Decimal) -> Money:
+        """What came out of a sum in the context of amounts."""
+        if not amount.is_finite():
+            raise InvalidValue("money", amount, _PROBLEM)
+        money = cls.__new__(cls)
+        money._amount = amount
+        return money
+
+    @classmethod
     def from_micros(cls, micros: int) -> Money:
         """The amount that the ledger writes as `micros` micro-dollars."""
-        return cls(Decimal(micros).scaleb(-6, _EXACT))
+        return cls(Decimal(micros).scaleb(-6, _WIDE))
 
     @property
     def amount(self) -> Decimal:
@@ -54,26 +66,26 @@ class Money:
     @property
     def micros(self) -> int:
         """Micro-dollars, rounded to the nearest."""
-        return int(self._amount.scaleb(6, _EXACT).to_integral_value(ROUND_HALF_EVEN, _EXACT))
+        return int(self._amount.scaleb(6, _WIDE).to_integral_value(ROUND_HALF_EVEN, _WIDE))
 
     @property
     def micros_up(self) -> int:
         """Micro-dollars, rounded up: what a reservation takes."""
-        return int(self._amount.scaleb(6, _EXACT).to_integral_value(ROUND_CEILING, _EXACT))
+        return int(self._amount.scaleb(6, _WIDE).to_integral_value(ROUND_CEILING, _WIDE))
 
     def __add__(self, other: Money) -> Money:
-        return Money(_EXACT.add(self._amount, other._amount))
+        return Money._of(_AMOUNT.add(self._amount, other._amount))
 
     def __sub__(self, other: Money) -> Money:
-        return Money(_EXACT.subtract(self._amount, other._amount))
+        return Money._of(_AMOUNT.subtract(self._amount, other._amount))
 
     def __mul__(self, factor: Decimal | float) -> Money:
-        return Money(_EXACT.multiply(self._amount, Decimal(str(factor))))
+        return Money._of(_AMOUNT.multiply(self._amount, Decimal(str(factor))))
 
     __rmul__ = __mul__
 
     def __truediv__(self, divisor: Decimal | float) -> Money:
-        return Money(_EXACT.divide(self._amount, Decimal(str(divisor))))
+        return Money._of(_AMOUNT.divide(self._amount, Decimal(str(divisor))))
 
     def __lt__(self, other: Money) -> bool:
         return self._amount < other._amount
@@ -98,7 +110,7 @@ class Money:
 
     def __str__(self) -> str:
         """Dollars with cents, and as many further digits as the amount needs, up to six."""
-        rounded = self._amount.quantize(_MICRO, ROUND_HALF_EVEN, _EXACT)
+        rounded = self._amount.quantize(_MICRO, ROUND_HALF_EVEN, _WIDE)
         whole, _, fraction = f"{rounded.copy_abs():f}".partition(".")
         sign = "-" if rounded < 0 else ""
         return f"{sign}${whole}.{fraction.rstrip('0').ljust(2, '0')}"

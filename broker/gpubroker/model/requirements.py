@@ -6,7 +6,7 @@ import enum
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Self
+from typing import Any, Final, Self, cast
 
 from gpubroker.errors import InvalidValue
 from gpubroker.model.gpus import parse_gpu
@@ -205,7 +205,7 @@ class Requirements:
         """What was asked for, on one line; environment and set-up are left out."""
         plain = Requirements()
         parts = [
-            f"{name}={', '.join(map(str, value)) if isinstance(value, tuple) else value}"
+            f"{name}={_shown(value)}"
             for name in self.__slots__
             if name not in ("env", "setup")
             and (value := getattr(self, name)) != getattr(plain, name)
@@ -225,6 +225,12 @@ class Requirements:
         if self.disk.low is None:
             return min(10.0, self.disk.high or 10.0)
         return self.disk.low
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(str(item) for item in cast("tuple[object, ...]", value))
+    return str(value)
 
 
 def _trust(value: TrustTier | str) -> TrustTier:

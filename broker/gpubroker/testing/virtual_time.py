@@ -197,7 +197,7 @@ def _standstill(options: Mapping[str, Any]) -> list[str] | None:
 
 def place(frames: Iterable[tuple[FrameType, int]]) -> str:
     """Where a suspended task waits, outside the event loop's own code; frames outermost first."""
-    where = "its start"
+    where = "no place of its own"
     for frame, line in frames:
         if frame.f_globals.get("__name__", "").partition(".")[0] not in _MACHINERY:
             where = f"{frame.f_code.co_filename}:{line}"

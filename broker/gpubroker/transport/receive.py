@@ -12,7 +12,7 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from types import TracebackType
@@ -144,7 +144,7 @@ class ReceivedFile:
 
 
 @contextmanager
-def _folder(root: Path, parts: tuple[str, ...]) -> Iterator[int]:
+def _folder(root: Path, parts: tuple[str, ...]) -> Generator[int]:
     """A descriptor of the folder `parts` below `root`, made where missing, through no link."""
     root.mkdir(parents=True, exist_ok=True)
     # The root itself is the caller's and may be reached through links; what is below may not.

@@ -32,7 +32,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from gpubroker.hookspecs import AccountSettings, Emit
+    from gpubroker import AccountSettings, Emit
     from gpubroker_local.provider import LocalProvider
 
 __all__ = ["create"]
@@ -47,7 +47,7 @@ def create(settings: AccountSettings, emit: Emit) -> LocalProvider:
     """
     import os
 
-    from gpubroker.errors import ErrorKind, ProviderError, Scope
+    from gpubroker import ErrorKind, ProviderError, Scope
 
     if os.name != "posix":
         raise ProviderError(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol, cast
 
-from gpubroker.model import gpus
+from gpubroker import gpu_compute_capability, gpu_name, gpu_vram
 from gpubroker_local.options import SimulatedCards
 
 _GIGABYTE: Final = 1e9
@@ -95,7 +95,7 @@ def _card(nvml: Nvml, index: int, cuda: float | None) -> Card | None:
         name = _text(nvml.nvmlDeviceGetName(handle))
         return Card(
             uuid=_text(nvml.nvmlDeviceGetUUID(handle)),
-            gpu=gpus.gpu_name(name, vram) or name,
+            gpu=gpu_name(name, vram),
             vram=vram,
             compute_capability=float(f"{major}.{minor}"),
             cuda=cuda,
@@ -122,14 +122,10 @@ def simulated_cards(wanted: tuple[SimulatedCards, ...], directory: Path) -> list
         Card(
             uuid=f"SIM-{place}-{group}-{number}",
             gpu=cards.gpu,
-            vram=cards.vram or _usual_vram(cards.gpu),
+            vram=cards.vram or gpu_vram(cards.gpu),
+            compute_capability=gpu_compute_capability(cards.gpu),
             simulated=True,
         )
         for group, cards in enumerate(wanted)
         for number in range(cards.count)
     ]
-
-
-def _usual_vram(gpu: str) -> float | None:
-    lookup = getattr(gpus, "gpu_vram", None)
-    return None if lookup is None else lookup(gpu)

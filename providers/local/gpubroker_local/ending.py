@@ -10,7 +10,7 @@ from typing import Final
 import anyio
 from anyio import to_thread
 
-from gpubroker.errors import ErrorKind, ProviderError, Scope
+from gpubroker import ErrorKind, ProviderError, Scope
 from gpubroker_local import processes
 from gpubroker_local.leases import LeaseFolder
 from gpubroker_local.spawn import bury

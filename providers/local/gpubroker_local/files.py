@@ -17,8 +17,7 @@ from typing import Final
 
 from anyio import to_thread
 
-from gpubroker.errors import ErrorKind, ProviderError, Scope
-from gpubroker.transport.job_io import JobIO
+from gpubroker import ErrorKind, JobIO, ProviderError, Scope
 
 Pieces = Generator[None, None, None]
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Self
 
 import anyio
 import anyio.lowlevel
 
-from gpubroker.errors import ErrorKind, ProviderError, Scope
-from gpubroker.model.results import JobState, Outcome
-from gpubroker.transport.job_io import JobIO, Stream
+from gpubroker import ErrorKind, JobIO, JobState, Outcome, ProviderError, Scope, Stream
 from gpubroker_local.leases import LeaseFolder
 from gpubroker_local.runner import SPEC_VERSION
 
@@ -109,25 +107,32 @@ class JobFolder:
                 if outcome is not None:
                     return outcome
                 if lost:
-                    raise ProviderError(
-                        f"lease {self.lease.id} was lost: its runner has ended",
-                        kind=ErrorKind.HOST_BROKEN,
-                        scope=Scope.HOST,
-                    )
+                    raise self._lost()
                 with anyio.move_on_after(_BACKSTOP) as patience:
                     await anyio.wait_readable(news)
                 quiet = patience.cancelled_caught
                 if not quiet:
-                    os.read(news, 4096)
+                    with suppress(BlockingIOError):  # another process that follows it was faster
+                        os.read(news, 4096)
 
     @contextmanager
     def _news(self) -> Generator[int]:
         # Opened for writing too: with no writer at all a FIFO would count as readable for ever.
-        descriptor = os.open(self.path / "wake", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            descriptor = os.open(self.path / "wake", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as problem:
+            raise self._lost() from problem
         try:
             yield descriptor
         finally:
             os.close(descriptor)
+
+    def _lost(self) -> ProviderError:
+        return ProviderError(
+            f"lease {self.lease.id} was lost: its runner has ended",
+            kind=ErrorKind.HOST_BROKEN,
+            scope=Scope.HOST,
+        )
 
     def discard_earlier(self) -> None:
         """Delete the jobs of this lease that have ended: their outputs are with their callers."""

@@ -17,7 +17,7 @@ from typing import Final
 
 import anyio
 
-from gpubroker.errors import ErrorKind, ProviderError, Scope
+from gpubroker import ErrorKind, ProviderError, Scope
 
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

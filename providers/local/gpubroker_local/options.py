@@ -7,12 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from gpubroker.errors import InvalidValue
-from gpubroker.hookspecs import AccountSettings
-from gpubroker.model.gpus import parse_gpu
-from gpubroker.model.money import Money
-from gpubroker.model.names import env_names
-from gpubroker.model.ranges import parse_range
+from gpubroker import AccountSettings, InvalidValue, Money, Requirements, gpu_name, parse_gpu
 
 _KNOWN: Final = ("directory", "lock_directory", "simulate", "price", "pass_env", "images")
 _LOCKS: Final = "/tmp/gpubroker-cards"  # noqa: S108  the one place all users of a machine share
@@ -73,9 +68,14 @@ def _simulated(text: str) -> tuple[SimulatedCards, ...]:
         count = int(match[1] or 1)
         if not 1 <= count <= _MOST_CARDS:
             raise InvalidValue("simulate", part, f"must be 1 to {_MOST_CARDS} cards")
-        vram = parse_range("simulate", match[3], gigabytes=True).low if match[3] else None
-        groups.append(SimulatedCards(count, parse_gpu(match[2]), vram))
+        gpu, vram = parse_gpu(match[2], "simulate"), _gigabytes(match[3])
+        groups.append(SimulatedCards(count, gpu_name(gpu, vram), vram))
     return tuple(groups)
+
+
+def _gigabytes(text: str | None) -> float | None:
+    wanted = Requirements(vram=text).vram
+    return None if wanted is None else wanted.low
 
 
 def _price(text: str) -> Money:
@@ -87,7 +87,10 @@ def _price(text: str) -> Money:
 
 def _variables(text: str) -> tuple[str, ...]:
     names = tuple(filter(None, (name.strip() for name in text.split(","))))
-    return tuple(env_names("pass_env", dict.fromkeys(names, "")))
+    for name in names:
+        if not (name.isascii() and name.isidentifier()):
+            raise InvalidValue("pass_env", name, "not a name for an environment variable")
+    return names
 
 
 def _flag(field: str, text: str) -> bool:

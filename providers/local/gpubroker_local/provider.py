@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
 
 from anyio import to_thread
 
-from gpubroker.errors import ErrorKind, ProviderError, Scope
-from gpubroker.hookspecs import Emit, hookimpl
-from gpubroker.model.facts import ProviderFacts
-from gpubroker.model.jobs import Job
-from gpubroker.model.machines import Machine, MachineState, Order
-from gpubroker.model.offers import Offer, Price
-from gpubroker.model.requirements import Requirements, TrustTier
-from gpubroker.model.results import JobState, Outcome
-from gpubroker.transport.job_io import JobIO
-from gpubroker_local import ending, processes
+from gpubroker import (
+    Emit,
+    ErrorKind,
+    Job,
+    JobIO,
+    Machine,
+    MachineState,
+    Offer,
+    Order,
+    Outcome,
+    Price,
+    ProviderError,
+    ProviderFacts,
+    Requirements,
+    Scope,
+    TrustTier,
+    hookimpl,
+)
+from gpubroker_local import ending, host, processes
 from gpubroker_local.cards import Card, read_cards, simulated_cards
 from gpubroker_local.environment import basic_environment, job_environment, ownership
 from gpubroker_local.files import fetch, in_pieces, place
@@ -31,8 +38,6 @@ from gpubroker_local.leases import LeaseFolder, LeaseFolders, LeaseRecord, is_pl
 from gpubroker_local.locks import CardLocks
 from gpubroker_local.options import Options
 from gpubroker_local.spawn import bury_all, start_runner, wait_ready
-
-_GIGABYTE: Final = 1e9
 
 
 class LocalProvider:
@@ -128,19 +133,16 @@ class LocalProvider:
             )
         if not is_plain(io.job_id):
             raise _refused(f"job id {io.job_id!r} cannot be the name of a folder")
-        place_of = JobFolder(lease, io.job_id, in_home=io.in_home)
+        files = JobFolder(lease, io.job_id, in_home=io.in_home)
         try:
-            if not place_of.was_submitted:
-                await self._submit(place_of, record, job, io)
-            outcome = await place_of.follow(io)
+            if not files.was_submitted:
+                await self._submit(files, record, job, io)
+            outcome = await files.follow(io)
         except BaseException:
-            place_of.cancel()
+            files.cancel()
             raise
-        if outcome.state is not JobState.NOT_STARTED and job.outputs:
-            await in_pieces(fetch(job.outputs, place_of.folder, io))
-        elif job.outputs:
-            for pattern in job.outputs:
-                io.report_missing(pattern)
+        if job.outputs:
+            await in_pieces(fetch(job.outputs, files.folder, io))
         return outcome
 
     @hookimpl
@@ -176,9 +178,9 @@ class LocalProvider:
             vram=card.vram if card else None,
             compute_capability=card.compute_capability if card else None,
             cuda=card.cuda if card else None,
-            cpus=float(_processors()),
-            ram=_memory(),
-            disk=_free_disk(self._options.directory),
+            cpus=float(host.processors()),
+            ram=host.memory(),
+            disk=host.free_disk(self._options.directory),
             region="local",
             trust=TrustTier.OWN,
             host=platform.node(),
@@ -223,20 +225,26 @@ class LocalProvider:
             os.close(lock)
         return lease, pid, ready
 
-    async def _submit(self, place_of: JobFolder, record: LeaseRecord, job: Job, io: JobIO) -> None:
-        if any(place_of.path.parent.iterdir()):
-            await to_thread.run_sync(place_of.discard_earlier)
-        place_of.make()
-        if job.files:
-            await in_pieces(place(job.files, place_of.folder))
+    async def _submit(self, files: JobFolder, record: LeaseRecord, job: Job, io: JobIO) -> None:
         env = job_environment(
-            place_of.lease,
+            files.lease,
             record,
             job_id=io.job_id,
             wanted=io.env,
             passed_on=self._options.pass_env,
         )
-        place_of.submit(job.argv, env, timeout=job.timeout, limit=job.output_limit)
+        try:
+            await to_thread.run_sync(files.discard_earlier)
+            files.make()
+            if job.files:
+                await in_pieces(place(job.files, files.folder))
+            files.submit(job.argv, env, timeout=job.timeout, limit=job.output_limit)
+        except OSError as problem:
+            raise ProviderError(
+                f"the job cannot be placed: {problem.strerror or problem}",
+                kind=ErrorKind.HOST_BROKEN,
+                scope=Scope.HOST,
+            ) from problem
 
     def _present(self) -> list[Machine]:
         """Locks first, processes after: what a runner started before it died is still seen."""
@@ -298,21 +306,3 @@ def _cards_in_use() -> set[str]:
     for _, owned in processes.marked():
         used.update(owned.get(processes.CARDS, "").split(","))
     return used - {""}
-
-
-def _processors() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _memory() -> float | None:
-    try:
-        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _GIGABYTE, 1)
-    except (ValueError, OSError):
-        return None
-
-
-def _free_disk(directory: Path) -> float | None:
-    existing = next((path for path in (directory, *directory.parents) if path.exists()), None)
-    return None if existing is None else round(shutil.disk_usage(existing).free / _GIGABYTE, 1)

@@ -12,7 +12,7 @@ from typing import Final
 
 import anyio
 
-from gpubroker.errors import ErrorKind, ProviderError, Scope
+from gpubroker import ErrorKind, ProviderError, Scope
 from gpubroker_local.leases import LeaseFolder
 
 _PACKAGES: Final = Path(__file__).parent.parent

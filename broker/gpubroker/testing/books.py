@@ -1,0 +1,180 @@
+"""The scripted cloud's own books: which machines there are, and what each has cost, exactly.
+
+They are worked out from moments alone, independently of the code under test.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from decimal import ROUND_CEILING, Decimal
+from typing import Final
+
+import anyio
+
+from gpubroker.model.facts import ProviderFacts
+from gpubroker.model.jobs import Job
+from gpubroker.model.machines import Machine, MachineState, Order
+from gpubroker.model.money import Money
+from gpubroker.model.offers import Price
+from gpubroker.model.results import Outcome
+from gpubroker.testing.script import Boot, reached
+
+_MICROSECOND: Final = Decimal("0.000001")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateRequest:
+    """One create that the cloud received.
+
+    Attributes:
+        at: Unix seconds.
+        machine_id: the machine it made, ``None`` if it made none.
+    """
+
+    at: float
+    offer_id: str
+    order: Order
+    machine_id: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DestroyRequest:
+    """One destroy that the cloud received.
+
+    Attributes:
+        at: Unix seconds.
+        accepted: whether the machine is gone from then on, or was gone already.
+    """
+
+    at: float
+    machine_id: str
+    accepted: bool
+
+
+@dataclass(slots=True, kw_only=True)
+class JobRun:
+    """One job that the cloud started.
+
+    Attributes:
+        started_at: Unix seconds. ended_at: likewise, ``None`` while it runs.
+        env: the environment it was given, secrets included.
+        in_home: it ran in the machine's home folder, as set-up does.
+        outcome: what was reported; ``None`` while it runs, and if it was cancelled or lost.
+    """
+
+    started_at: float
+    machine_id: str
+    job: Job
+    job_id: str
+    env: dict[str, str] = field(repr=False)
+    in_home: bool
+    ended_at: float | None = None
+    outcome: Outcome | None = None
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class RentedMachine:
+    """One machine of the account. Moments are Unix seconds; what never comes is infinity."""
+
+    id: str
+    price: Price
+    created_at: float
+    visible_at: float
+    boot: Boot
+    mark: str | None = None
+    host: str | None = None
+    foreign: bool = False
+    preempted_at: float = math.inf
+    vanished_at: float = math.inf
+    destroyed_at: float = math.inf
+    #: Set when it is destroyed, so that a job on it notices.
+    watchers: set[anyio.Event] = field(default_factory=set[anyio.Event])
+
+    @property
+    def up_at(self) -> float:
+        """When it is usable."""
+        ends_well = self.boot.ends_as is MachineState.RUNNING
+        return self.created_at + self.boot.seconds if ends_well else math.inf
+
+    @property
+    def ended_at(self) -> float:
+        """When it is gone, by whatever cause."""
+        return min(self.vanished_at, self.destroyed_at)
+
+    @property
+    def lost_at(self) -> float:
+        """When a job on it is lost."""
+        return min(self.preempted_at, self.ended_at)
+
+    def exists(self, at: float) -> bool:
+        """Whether it exists and bills."""
+        return reached(self.created_at, at) and not reached(self.ended_at, at)
+
+    def state(self, at: float) -> MachineState:
+        """What the vendor says of it."""
+        if reached(self.ended_at, at):
+            return MachineState.GONE
+        if reached(self.preempted_at, at):
+            return MachineState.STOPPED
+        booted = reached(self.created_at + self.boot.seconds, at)
+        return self.boot.ends_as if booted else MachineState.BOOTING
+
+    def destroy(self, at: float) -> None:
+        """End it; again is no error."""
+        self.destroyed_at = min(self.destroyed_at, at)
+        for watcher in self.watchers:
+            watcher.set()
+
+    def seen(self, at: float) -> Machine:
+        """The row of an inventory."""
+        state = self.state(at)
+        progress = str(state)
+        if state is MachineState.BOOTING and self.boot.progress_every is not None:
+            progress = f"step {int((at - self.created_at) / self.boot.progress_every)}"
+        return Machine(
+            id=self.id,
+            state=state,
+            mark=self.mark,
+            hourly=self.price.hourly,
+            created_at=self.created_at,
+            progress=progress,
+            host=self.host,
+        )
+
+    def billed(self, at: float, facts: ProviderFacts) -> Money:
+        """USD that it has cost: the full price while it ran, its disk alone once preempted."""
+        end = min(at, self.ended_at)
+        full = _billed_seconds(self.created_at, min(end, self.preempted_at), facts)
+        halted = _billed_seconds(self.preempted_at, end, facts) if facts.stopping_bills else 0
+        return Money(
+            (self.price.hourly.amount * full + self.price.disk.amount * halted) / Decimal(3600)
+        )
+
+
+def _billed_seconds(start: float, end: float, facts: ProviderFacts) -> Decimal:
+    if end <= start:
+        return Decimal(0)
+    quantum = Decimal(str(facts.billing_quantum))
+    seconds = Decimal(end - start).quantize(_MICROSECOND)
+    return (seconds / quantum).to_integral_value(ROUND_CEILING) * quantum
+
+
+@dataclass(slots=True)
+class Books:
+    """Every machine the account ever had, and every request that reached the cloud."""
+
+    machines: dict[str, RentedMachine] = field(default_factory=dict[str, RentedMachine])
+    creates: list[CreateRequest] = field(default_factory=list[CreateRequest])
+    destroys: list[DestroyRequest] = field(default_factory=list[DestroyRequest])
+    runs: list[JobRun] = field(default_factory=list[JobRun])
+
+    def existing(self, at: float, *, foreign: bool = False) -> Iterator[RentedMachine]:
+        """The machines that exist and bill: those that were ordered here, or the others."""
+        return (m for m in self.machines.values() if m.exists(at) and m.foreign is foreign)
+
+    def billed(self, at: float, facts: ProviderFacts) -> Money:
+        """USD that the machines ordered here have cost."""
+        bills = (m.billed(at, facts) for m in self.machines.values() if not m.foreign)
+        return sum(bills, Money(0))
