@@ -84,6 +84,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "CONTRACT_VERSION",
     "AccountSettings",
     "AcquireError",
     "AcquireStopped",
@@ -97,7 +98,6 @@ __all__ = [
     "BrokerError",
     "Budget",
     "BudgetExceeded",
-    "CONTRACT_VERSION",
     "Constraint",
     "CreateUnknown",
     "DeadlineExceeded",

@@ -39,18 +39,18 @@ class CreateRequest:
     machine_id: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class DestroyRequest:
     """One destroy that the cloud received.
 
     Attributes:
         at: Unix seconds.
-        accepted: whether the machine is gone from then on, or was gone already.
+        accepted: whether the cloud said yes.
     """
 
     at: float
     machine_id: str
-    accepted: bool
+    accepted: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -79,6 +79,7 @@ class RentedMachine:
     """One machine of the account. Moments are Unix seconds; what never comes is infinity."""
 
     id: str
+    offer_id: str
     price: Price
     created_at: float
     visible_at: float

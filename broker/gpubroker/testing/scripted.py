@@ -14,43 +14,22 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final, NoReturn, Self
+from typing import Final
 
-import anyio
-
-from gpubroker.errors import CreateUnknown, ErrorKind, ProviderError, Scope
 from gpubroker.hookspecs import AccountSettings, Emit, hookimpl
 from gpubroker.model.facts import ProviderFacts
 from gpubroker.model.jobs import Job
 from gpubroker.model.machines import Machine, Order
 from gpubroker.model.money import Money
 from gpubroker.model.offers import Offer, Price
-from gpubroker.model.requirements import Requirements
 from gpubroker.model.results import Outcome
-from gpubroker.testing.books import (
-    Books,
-    CreateRequest,
-    DestroyRequest,
-    JobRun,
-    RentedMachine,
-)
-from gpubroker.testing.script import (
-    Boot,
-    DoesNothing,
-    Fails,
-    Hangs,
-    Hook,
-    LosesReply,
-    Turn,
-    reached,
-)
-from gpubroker.testing.scripted_job import play
+from gpubroker.testing.books import CreateRequest, DestroyRequest, JobRun, RentedMachine
+from gpubroker.testing.script import Boot, reached
 from gpubroker.testing.story import Story
+from gpubroker.testing.vendor import Vendor
 from gpubroker.transport.job_io import JobIO
 
 _PAID: Final = ProviderFacts(paid=True, spot=True, ports=True)
@@ -70,9 +49,6 @@ class ScriptedCloud(Story):
         facts: what the provider declares about itself.
         offers: what there is to rent, each any number of times.
 
-    Attributes:
-        calls: how often each hook was called.
-        misuses: what broke the provider contract; see `assert_contract_kept`.
     """
 
     def __init__(
@@ -86,17 +62,14 @@ class ScriptedCloud(Story):
         super().__init__(now)
         self.name = name
         self.facts = facts
-        self.calls: Counter[str] = Counter()
-        self.misuses: list[str] = []
-        self._offers = {offer.id: offer for offer in offers}
-        self._silent_prices: dict[str, Price] = {}
-        self._stock: dict[str, int] = {}
-        self._books = Books()
+        self._vendor = Vendor(name, now, facts, self.script)
+        for offer in offers:
+            self.add_offer(offer)
 
     def factory(self, settings: AccountSettings, emit: Emit) -> ScriptedPlugin:
         """What the broker calls to get a plugin; each call makes one."""
-        del settings
-        return ScriptedPlugin(self, emit)
+        del settings, emit
+        return ScriptedPlugin(self._vendor)
 
     # ----------------------------------------------------------------------------------------
     # The market and the account, set from outside
@@ -104,15 +77,15 @@ class ScriptedCloud(Story):
 
     def add_offer(self, offer: Offer) -> None:
         """One more offer from now on, in place of one with the same id."""
-        self._offers[offer.id] = offer
+        self._vendor.offers[offer.id] = offer
 
     def withdraw_offer(self, offer_id: str) -> None:
         """The offer is gone from now on; a create of it is refused."""
-        del self._offers[offer_id]
+        del self._vendor.offers[offer_id]
 
     def stock(self, offer_id: str, machines: int) -> None:
         """No more machines than this exist of the offer at any one time."""
-        self._stock[offer_id] = machines
+        self._vendor.stock[offer_id] = machines
 
     def price_rises_to(
         self, price: Money | str, offer_id: str | None = None, *, silently: bool = False
@@ -122,26 +95,30 @@ class ScriptedCloud(Story):
         Orders with a lower ceiling are refused.
 
         Args:
-            silently: quotes go on showing the old price and ceilings are ignored.
+            silently: quotes go on showing the old price, and ceilings are ignored.
         """
-        for known in list(self._offers.values()):
-            if offer_id in (None, known.id):
+        offers = self._vendor.offers
+        for known in [offers[offer_id]] if offer_id else list(offers.values()):
+            if silently:
+                self._vendor.silent_prices[known.id] = Money(price)
+            else:
                 risen = replace(known.price, machine=Money(price))
-                if silently:
-                    self._silent_prices[known.id] = risen
-                else:
-                    self._offers[known.id] = replace(known, price=risen)
+                offers[known.id] = replace(known, price=risen)
+
+    def visibility_lag(self, seconds: float) -> None:
+        """From now on a new machine is missing from inventories for so long."""
+        self._vendor.lag = seconds
 
     def foreign_machine(
         self,
-        id: str,
+        id: str,  # noqa: A002 - the field's name
         mark: str | None = None,
         *,
-        price: Money | str = "0.50",  # noqa: A002
+        price: Money | str = "0.50",
     ) -> None:
         """The account has a machine that was not ordered through this cloud's hooks."""
         now = self.now()
-        self._books.machines[id] = RentedMachine(
+        self._vendor.books.machines[id] = RentedMachine(
             id=id,
             offer_id="",
             price=Price(machine=Money(price)),
@@ -159,45 +136,52 @@ class ScriptedCloud(Story):
     @property
     def creates(self) -> Sequence[CreateRequest]:
         """Every create received, in order, whatever became of it."""
-        return tuple(self._books.creates)
+        return tuple(self._vendor.books.creates)
 
     @property
     def destroys(self) -> Sequence[DestroyRequest]:
         """Every destroy received, in order, whatever became of it."""
-        return tuple(self._books.destroys)
+        return tuple(self._vendor.books.destroys)
 
     @property
     def runs(self) -> Sequence[JobRun]:
         """Every job started, in order."""
-        return tuple(self._books.runs)
+        return tuple(self._vendor.books.runs)
+
+    @property
+    def calls(self) -> Mapping[str, int]:
+        """How often each hook was called; 0 where it never was."""
+        return self._vendor.calls
 
     @property
     def running(self) -> Sequence[Machine]:
         """Machines ordered here that exist and bill now, those no inventory shows yet included."""
         now = self.now()
-        return tuple(machine.seen(now) for machine in self._books.existing(now))
+        return tuple(machine.seen(now) for machine in self._vendor.books.existing(now))
 
     @property
     def foreign(self) -> Sequence[Machine]:
         """Machines that nobody ordered here and that still exist."""
         now = self.now()
-        return tuple(machine.seen(now) for machine in self._books.existing(now, foreign=True))
+        return tuple(
+            machine.seen(now) for machine in self._vendor.books.existing(now, foreign=True)
+        )
 
     @property
     def billed(self) -> Money:
         """USD that the machines ordered here have cost up to now, exactly."""
-        return self._books.billed(self.now(), self.facts)
+        return self._vendor.books.billed(self.now(), self.facts)
 
     def bill(self, machine_id: str) -> Money:
         """USD that one machine has cost up to now, exactly."""
-        return self._books.machines[machine_id].billed(self.now(), self.facts)
+        return self._vendor.books.machines[machine_id].billed(self.now(), self.facts)
 
     def assert_nothing_running(self) -> None:
         """Fail if a machine that was ordered here exists, or is still to come of a lost create."""
         now = self.now()
         left = [
             f"{machine.id} ({machine.state(now)})"
-            for machine in self._books.machines.values()
+            for machine in self._vendor.books.machines.values()
             if not machine.foreign and not reached(machine.ended_at, now)
         ]
         if left:
@@ -211,48 +195,42 @@ class ScriptedCloud(Story):
 
     def assert_contract_kept(self) -> None:
         """Fail if the broker broke its side of the provider contract."""
-        if self.misuses:
-            raise AssertionError(f"{self.name} was misused: {'; '.join(self.misuses)}")
+        if self._vendor.misuses:
+            raise AssertionError(f"{self.name} was misused: {'; '.join(self._vendor.misuses)}")
 
-    # ----------------------------------------------------------------------------------------
-    # The vendor's side of each hook
-    # ----------------------------------------------------------------------------------------
 
+class ScriptedPlugin:
+    """The plugin that a `ScriptedCloud`'s factory makes: one broker's way to the cloud."""
+
+    def __init__(self, vendor: Vendor) -> None:
+        self._vendor = vendor
+
+    @property
+    def facts(self) -> ProviderFacts:
+        """What the cloud declares about itself."""
+        return self._vendor.facts
+
+    @hookimpl
     async def quote(self) -> Sequence[Offer]:
-        """What there is to rent."""
-        await self._turn("quote")
-        now = self.now()
-        return [offer for offer in self._offers.values() if self._shortage(offer, now) is None]
+        """See `gpubroker.hookspecs.quote`."""
+        return await self._vendor.quote()
 
+    @hookimpl
     async def provision(self, offer: Offer, order: Order) -> Machine:
-        """Create a machine, or not."""
-        self._check_order(order)
-        now = self.now()
-        turn = self._begin("provision")
-        refusal = turn if isinstance(turn, Fails) else self._refusal(offer, order, now)
-        rented: RentedMachine | None = None
-        match turn:
-            case Fails(leaves_machine=leaves):
-                rented = self._rent(offer, order, now) if leaves else None
-            case LosesReply(creates=creates, after=after):
-                rented = self._rent(offer, order, now + after) if creates else None
-            case _ if refusal is None:
-                rented = self._rent(offer, order, now)
-            case _:
-                pass
-        made = rented.id if rented else None
-        self._books.creates.append(
-            CreateRequest(at=now, offer_id=offer.id, order=order, machine_id=made)
-        )
-        await self._delay("provision")
-        match turn:
-            case LosesReply():
-                raise CreateUnknown("the connection was cut before the answer came")
-            case Hangs():
-                await anyio.sleep_forever()
-            case _ if refusal is not None:
-                raise refusal.error(made)
-            case _:
-                pass
-        assert rented is not None
-        return rented.seen(self.now())
+        """See `gpubroker.hookspecs.provision`."""
+        return await self._vendor.provision(offer, order)
+
+    @hookimpl
+    async def inventory(self) -> Sequence[Machine]:
+        """See `gpubroker.hookspecs.inventory`."""
+        return await self._vendor.inventory()
+
+    @hookimpl
+    async def run(self, machine: Machine, job: Job, io: JobIO) -> Outcome:
+        """See `gpubroker.hookspecs.run`."""
+        return await self._vendor.run(machine.id, job, io)
+
+    @hookimpl
+    async def release(self, machine: Machine) -> None:
+        """See `gpubroker.hookspecs.release`."""
+        await self._vendor.release(machine.id)

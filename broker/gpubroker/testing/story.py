@@ -31,7 +31,6 @@ class Story:
     def __init__(self, now: Callable[[], float]) -> None:
         self.now = now
         self.script = Script()
-        self.lag = 0.0
 
     # ----------------------------------------------------------------------------------------
     # The market
@@ -213,10 +212,6 @@ class Story:
     ) -> None:
         """The list of machines comes late; it shows what there is when it comes."""
         self._delay("inventory", f"inventory_takes({seconds:g})", seconds, times, until)
-
-    def visibility_lag(self, seconds: float) -> None:
-        """From now on a new machine is missing from inventories for so long."""
-        self.lag = seconds
 
     def revoke_key(self, at: float | None = None, *, until: float = math.inf) -> None:
         """From `at` to `until` (Unix seconds; from now on by default) every call is refused."""

@@ -1,0 +1,246 @@
+"""How a scripted cloud answers each hook: the vendor's side, as told."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from typing import assert_never
+
+import anyio
+import anyio.lowlevel
+
+from gpubroker.errors import CreateUnknown, ErrorKind, ProviderError, Scope
+from gpubroker.model.facts import ProviderFacts
+from gpubroker.model.jobs import Job
+from gpubroker.model.machines import Machine, MachineState, Order
+from gpubroker.model.money import Money
+from gpubroker.model.offers import Offer
+from gpubroker.model.results import Outcome
+from gpubroker.testing.books import Books, CreateRequest, DestroyRequest, JobRun, RentedMachine
+from gpubroker.testing.script import (
+    Boot,
+    DoesNothing,
+    Fails,
+    Hangs,
+    Hook,
+    LosesReply,
+    Script,
+    Turn,
+    reached,
+)
+from gpubroker.testing.scripted_job import Performance, perform
+from gpubroker.transport.job_io import JobIO
+
+
+class Vendor:
+    """One account of a vendor that does as its script says.
+
+    Attributes:
+        offers: what there is to rent, by id.
+        stock: how many machines of an offer may exist at a time, where that is limited.
+        silent_prices: USD per hour that an offer really costs, where quotes do not show it.
+        lag: seconds for which new machines are missing from inventories.
+        calls: how often each hook was called.
+        misuses: what broke the provider contract.
+    """
+
+    def __init__(
+        self, name: str, now: Callable[[], float], facts: ProviderFacts, script: Script
+    ) -> None:
+        self.name = name
+        self.now = now
+        self.facts = facts
+        self.script = script
+        self.books = Books()
+        self.offers: dict[str, Offer] = {}
+        self.stock: dict[str, int] = {}
+        self.silent_prices: dict[str, Money] = {}
+        self.lag = 0.0
+        self.calls: Counter[str] = Counter()
+        self.misuses: list[str] = []
+
+    async def quote(self) -> list[Offer]:
+        """What there is to rent."""
+        await self._answer("quote", self._next_turn("quote"))
+        return [offer for offer in self.offers.values() if self._shortage(offer) is None]
+
+    async def provision(self, offer: Offer, order: Order) -> Machine:
+        """Create a machine. It exists before the answer is under way, as the worst vendors have it."""
+        self._check_order(order)
+        now = self.now()
+        machine, turn = self._decide(offer, order, self._next_turn("provision"), now)
+        machine_id = machine.id if machine else None
+        self.books.creates.append(
+            CreateRequest(at=now, offer_id=offer.id, order=order, machine_id=machine_id)
+        )
+        await self._answer("provision", turn, machine_id)
+        assert machine is not None
+        return machine.seen(self.now())
+
+    async def inventory(self) -> list[Machine]:
+        """The machines of the account, in the order in which they were created."""
+        turn = self._next_turn("inventory")
+        await self._answer("inventory", turn)
+        if isinstance(turn, DoesNothing):
+            return []
+        now = self.now()
+        return [
+            machine.seen(now)
+            for machine in self.books.machines.values()
+            if machine.exists(now) and reached(machine.visible_at, now)
+        ]
+
+    async def run(self, machine_id: str, job: Job, io: JobIO) -> Outcome:
+        """Run a job on a machine."""
+        await self._answer("run", self._next_turn("run"))
+        now = self.now()
+        machine = self.books.machines.get(machine_id)
+        state = MachineState.GONE if machine is None else machine.state(now)
+        self._check_run(machine_id, state, io)
+        if machine is None or state is not MachineState.RUNNING:
+            message = f"machine {machine_id} is {state}"
+            raise ProviderError(message, kind=ErrorKind.HOST_BROKEN, scope=Scope.HOST)
+        told = Performance.of_setup if io.in_home else Performance.of_job
+        performance = told(self.script, now)
+        vanishes = None if io.in_home else self.script.vanishings.take(now)
+        if vanishes is not None:
+            machine.vanished_at = min(machine.vanished_at, now + vanishes)
+        run = JobRun(
+            started_at=now,
+            machine_id=machine_id,
+            job=job,
+            job_id=io.job_id,
+            env=dict(io.env),
+            in_home=io.in_home,
+        )
+        self.books.runs.append(run)
+        try:
+            run.outcome = await perform(performance, machine, job, io, self.now)
+        finally:
+            run.ended_at = self.now()
+        return run.outcome
+
+    async def release(self, machine_id: str) -> None:
+        """Destroy a machine; one that is gone, or never was, is gone."""
+        request = DestroyRequest(at=self.now(), machine_id=machine_id)
+        self.books.destroys.append(request)
+        turn = self._next_turn("release")
+        await self._answer("release", turn)
+        request.accepted = True
+        machine = self.books.machines.get(machine_id)
+        if machine is not None and not isinstance(turn, DoesNothing):
+            machine.destroy(self.now())
+        await anyio.lowlevel.checkpoint()
+
+    # ----------------------------------------------------------------------------------------
+    # Answering as told
+    # ----------------------------------------------------------------------------------------
+
+    def _next_turn(self, hook: Hook) -> Turn | None:
+        self.calls[hook] += 1
+        now = self.now()
+        revoked = next(self.script.revocations.holding(now), None)
+        if revoked is not None and reached(revoked.effect, now):
+            revoked.used += 1
+            return _refused("the account key is not valid", ErrorKind.AUTH, Scope.ACCOUNT)
+        return self.script.turns[hook].take(now)
+
+    async def _answer(self, hook: Hook, turn: Turn | None, machine_id: str | None = None) -> None:
+        """Take the time that was told, then fail or hang if that was told."""
+        await anyio.sleep(self.script.delays[hook].take(self.now()) or 0.0)
+        match turn:
+            case Fails(error=error):
+                raise error(machine_id)
+            case Hangs():
+                await anyio.sleep_forever()
+            case LosesReply():
+                raise CreateUnknown("the connection was cut before the answer came")
+            case DoesNothing() | None:
+                return
+            case _:
+                assert_never(turn)
+
+    def _decide(
+        self, offer: Offer, order: Order, turn: Turn | None, now: float
+    ) -> tuple[RentedMachine | None, Turn | None]:
+        """The machine that a create makes, and how it is answered."""
+        match turn:
+            case Fails(leaves_machine=makes_one):
+                after = 0.0
+            case LosesReply(creates=makes_one, after=after):
+                pass
+            case _:
+                refusal = self._refusal(offer, order)
+                if refusal is not None:
+                    return None, turn if isinstance(turn, Hangs) else refusal
+                makes_one, after = True, 0.0
+        return (self._rent(offer, order, now + after) if makes_one else None), turn
+
+    def _refusal(self, offer: Offer, order: Order) -> Fails | None:
+        known = self.offers.get(offer.id)
+        shortage = None if known is None else self._shortage(known)
+        if known is None or shortage is not None:
+            message = shortage or f"there is no offer {offer.id}"
+            return _refused(message, ErrorKind.CAPACITY, Scope.OFFER)
+        if known.price.hourly > order.price_ceiling and offer.id not in self.silent_prices:
+            message = f"it costs {known.price.hourly}/h, more than {order.price_ceiling}/h"
+            return _refused(message, ErrorKind.CAPACITY, Scope.OFFER)
+        if len(order.mark) > self.facts.mark_limit:
+            message = f"a label has at most {self.facts.mark_limit} characters"
+            return _refused(message, ErrorKind.BAD_REQUEST, Scope.PROVIDER)
+        return None
+
+    def _shortage(self, offer: Offer) -> str | None:
+        """Why the offer cannot be rented now, if it cannot."""
+        now = self.now()
+        for step in self.script.shortages.holding(now):
+            if step.effect in (None, offer.gpu):
+                step.used += 1
+                return f"no {offer.title} to rent now"
+        machines = sum(m.offer_id == offer.id for m in self.books.existing(now))
+        if machines >= self.stock.get(offer.id, machines + 1):
+            return f"offer {offer.id} is taken"
+        return None
+
+    def _rent(self, offer: Offer, order: Order, at: float) -> RentedMachine:
+        price = self.offers.get(offer.id, offer).price
+        if offer.id in self.silent_prices:
+            price = replace(price, machine=self.silent_prices[offer.id])
+        now = self.now()
+        machine = RentedMachine(
+            id=f"{self.name}-{len(self.books.machines) + 1}",
+            offer_id=offer.id,
+            price=price,
+            created_at=at,
+            visible_at=at + self.lag,
+            boot=self.script.boots.take(now) or Boot(0.0),
+            mark=order.mark,
+            host=offer.host,
+        )
+        preempted = self.script.preemptions.take(now)
+        if preempted is not None:
+            machine.preempted_at = machine.up_at + preempted
+        self.books.machines[machine.id] = machine
+        return machine
+
+    # ----------------------------------------------------------------------------------------
+    # What the broker must not do
+    # ----------------------------------------------------------------------------------------
+
+    def _check_order(self, order: Order) -> None:
+        if any(order.mark == earlier.order.mark for earlier in self.books.creates):
+            self.misuses.append(f"a create with the mark {order.mark} was sent again")
+
+    def _check_run(self, machine_id: str, state: MachineState, io: JobIO) -> None:
+        if state is MachineState.BOOTING:
+            self.misuses.append(f"job {io.job_id} was sent to {machine_id}, which is not ready")
+        for run in self.books.runs:
+            if run.job_id == io.job_id:
+                self.misuses.append(f"job {io.job_id} was started again")
+            if run.machine_id == machine_id and run.ended_at is None:
+                self.misuses.append(f"two jobs at once on {machine_id}")
+
+
+def _refused(message: str, kind: ErrorKind, scope: Scope) -> Fails:
+    return Fails(lambda _: ProviderError(message, kind=kind, scope=scope))
