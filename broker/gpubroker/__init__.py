@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from gpubroker.model.facts import ProviderFacts
     from gpubroker.model.gpus import gpu_compute_capability, gpu_name, gpu_vram, parse_gpu
     from gpubroker.model.jobs import Job
-    from gpubroker.model.leases import LeaseRow, LeaseState, LedgerEvent
+    from gpubroker.model.leases import LeaseRow, LeaseState, LedgerEvent, ReleaseState
     from gpubroker.model.machines import Machine, MachineState, Order
     from gpubroker.model.marks import Mark
     from gpubroker.model.money import Money
@@ -69,7 +69,6 @@ if TYPE_CHECKING:
         JobState,
         Outcome,
         OutputFile,
-        ReleaseState,
         Result,
         Timings,
     )
@@ -227,7 +226,7 @@ _MODULE_OF = {
     "Ranking": "policy.plan",
     "ReceivedFile": "transport.receive",
     "Rejection": "model.decisions",
-    "ReleaseState": "model.results",
+    "ReleaseState": "model.leases",
     "Requirements": "model.requirements",
     "Result": "model.results",
     "Scope": "errors",

@@ -31,10 +31,10 @@ from gpubroker.lifecycle.supervise import Supervisor
 from gpubroker.model.decisions import DecisionRecord
 from gpubroker.model.events import Event, EventKind
 from gpubroker.model.jobs import Job
-from gpubroker.model.leases import LeaseRow, LeaseState, LedgerEvent
+from gpubroker.model.leases import LeaseRow, LedgerEvent, ReleaseState
 from gpubroker.model.money import Money
 from gpubroker.model.requirements import Requirements
-from gpubroker.model.results import JobState, ReleaseState, Result
+from gpubroker.model.results import JobState, Result
 from gpubroker.plugins import (
     BrokenPlugin,
     Deadlines,
@@ -199,7 +199,7 @@ class AsyncBroker(AsyncContextManagerMixin):
         def emit(kind: str, text: str) -> None:
             if self._open is not None:
                 parts = self._open[0]
-                parts.emit(EventKind.BOOTING, f"{kind}: {text}", provider=plugin.name)
+                parts.emit(EventKind.NOTE, f"{kind}: {text}", provider=plugin.name)
 
         return emit
 
@@ -455,40 +455,38 @@ class AsyncBroker(AsyncContextManagerMixin):
         Raises:
             InvalidValue: there is no such lease.
         """
-        parts, supervisor, reaper = self._opened()
+        _, supervisor, reaper = self._opened()
         if lease_id in supervisor.holds:
             supervisor.request_release(supervisor.holds[lease_id], reason)
             return supervisor.holds[lease_id].release_state
-        lease = await parts.ledger(lambda ledger: ledger.lease(lease_id))
-        if lease is None:
-            known = [row.id for row in await self.leases()]
-            raise InvalidValue.unknown("lease", lease_id, known, noun="lease")
-        if not lease.state.open:
-            return ReleaseState.PROVEN
-        await reaper.release(lease, reason)
-        return ReleaseState.REQUESTED
+        lease = await self._lease_row(lease_id)
+        if lease.state.open:
+            lease = await reaper.release(lease, reason)
+        return lease.release_state
 
     async def wait_released(self, lease_id: str, *, timeout: float = 60.0) -> ReleaseState:  # noqa: ASYNC109
         """Wait until a lease's machine is proven gone, `timeout` seconds at the most.
 
         Returns:
             How far it has come by then.
+
+        Raises:
+            InvalidValue: there is no such lease.
         """
-        parts = self._parts()
-        pause = 0.002
+        _, supervisor, _ = self._opened()
         with anyio.move_on_after(timeout):
-            while True:
-                lease = await parts.ledger(lambda ledger: ledger.lease(lease_id))
-                if lease is None or not lease.state.open or lease.state is LeaseState.LATE_WATCH:
-                    return ReleaseState.PROVEN
-                await anyio.sleep(pause)
-                pause = min(pause * 2, 0.5)
-        lease = await parts.ledger(lambda ledger: ledger.lease(lease_id))
-        assert lease is not None
-        if lease.acknowledged_at is not None:
-            return ReleaseState.ACKNOWLEDGED
-        asked = lease.release_requested_at is not None
-        return ReleaseState.REQUESTED if asked else ReleaseState.HELD
+            if lease_id in supervisor.holds:
+                await supervisor.holds[lease_id].proven()
+            while (await self._lease_row(lease_id)).release_state is not ReleaseState.PROVEN:  # noqa: ASYNC110
+                await anyio.sleep(0.25)  # another process may be the one that ends it
+        return (await self._lease_row(lease_id)).release_state
+
+    async def _lease_row(self, lease_id: str) -> LeaseRow:
+        lease = await self._parts().ledger(lambda ledger: ledger.lease(lease_id))
+        if lease is None:
+            known = [row.id for row in await self.leases()]
+            raise InvalidValue.unknown("lease", lease_id, known, noun="lease")
+        return lease
 
     async def sweep(self) -> list[Swept]:
         """Compare every provider's machines with this ledger, and release what nobody holds."""

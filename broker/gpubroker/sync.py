@@ -26,10 +26,10 @@ from gpubroker.lifecycle.reap import Swept
 from gpubroker.model.decisions import DecisionRecord
 from gpubroker.model.events import Event
 from gpubroker.model.jobs import Job
-from gpubroker.model.leases import LeaseRow, LedgerEvent
+from gpubroker.model.leases import LeaseRow, LedgerEvent, ReleaseState
 from gpubroker.model.money import Money
 from gpubroker.model.requirements import Requirements
-from gpubroker.model.results import ReleaseState, Result
+from gpubroker.model.results import Result
 from gpubroker.plugins import Deadlines, Plugin
 from gpubroker.policy.plan import Ranking, cheapest
 from gpubroker.settings import Budget, Settings

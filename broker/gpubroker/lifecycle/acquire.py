@@ -232,6 +232,7 @@ class Acquisition:
             tags=wish.tags,
         )
         limits = self._limits()
+        await self._supervisor.beat()
         await parts.ledger(lambda ledger: ledger.reserve(row, limits))
         return Hold(row, provider, offer)
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import anyio
 
 from gpubroker.errors import ProviderError
-from gpubroker.model.leases import LeaseRow, LeaseState
+from gpubroker.model.leases import LeaseRow, ReleaseState
 from gpubroker.model.machines import Machine
 from gpubroker.model.offers import Offer
-from gpubroker.model.results import ReleaseState
 from gpubroker.plugins import Provider
 
 
@@ -42,10 +41,9 @@ class Hold:
     def update(self, row: LeaseRow) -> None:
         """Take note of a newer version of the row."""
         self.row = row
-        over = row.state in (LeaseState.RELEASED, LeaseState.REFUSED, LeaseState.LATE_WATCH)
-        if over or row.acknowledged_at is not None:
+        if row.release_state in (ReleaseState.ACKNOWLEDGED, ReleaseState.PROVEN):
             self._acknowledged.set()
-        if over:
+        if row.release_state is ReleaseState.PROVEN:
             self._proven.set()
 
     def interrupt(self) -> None:
@@ -66,11 +64,9 @@ class Hold:
     @property
     def release_state(self) -> ReleaseState:
         """How far giving it up has come."""
-        if self._proven.is_set():
-            return ReleaseState.PROVEN
-        if self._acknowledged.is_set():
-            return ReleaseState.ACKNOWLEDGED
-        return ReleaseState.HELD if self.release_reason is None else ReleaseState.REQUESTED
+        state = self.row.release_state
+        asked = state is ReleaseState.HELD and self.release_reason is not None
+        return ReleaseState.REQUESTED if asked else state
 
     async def acknowledged(self) -> None:
         """Wait until the provider accepted the destroy."""

@@ -18,10 +18,10 @@ from gpubroker.lifecycle.supervise import Supervisor
 from gpubroker.model.decisions import DecisionRecord
 from gpubroker.model.events import EventKind
 from gpubroker.model.jobs import Job
-from gpubroker.model.leases import LeaseState
+from gpubroker.model.leases import LeaseState, ReleaseState
 from gpubroker.model.money import Money
 from gpubroker.model.requirements import Requirements
-from gpubroker.model.results import JobState, ReleaseState, Result, Timings
+from gpubroker.model.results import JobState, Result, Timings
 from gpubroker.policy.pricing import spent
 from gpubroker.transport.job_io import OutputCallback
 

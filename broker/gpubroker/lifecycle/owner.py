@@ -48,7 +48,9 @@ class Identity:
         A process of this very system can be looked up; its absence is certain. Of any other only
         the heartbeat is known, and a missing one may only be late.
         """
-        if owner is None or owner.closed_at is not None:
+        if owner is None:
+            return None
+        if owner.closed_at is not None:
             return False
         if owner.host == self.host and _started(owner.pid) != owner.started:
             return False

@@ -209,9 +209,12 @@ async def found(
         if lease.release_requested_at is None and lease.state is LeaseState.UNKNOWN
         else LeaseState.RELEASING
     )
-    asked: dict[str, float | str] = {}
+    asked: dict[str, float | str | None] = {}
     if target is LeaseState.RELEASING and lease.release_requested_at is None:
         asked = {"release_requested_at": now, "release_reason": "late create"}
+    if not lease.state.open:
+        # It has risen, so its destroy was none: it has billed all along.
+        asked |= {"acknowledged_at": None, "ended_at": None}
     row = await parts.ledger.insist(
         lambda ledger: ledger.move(
             lease, target, now, "found", machine.id, machine_id=machine.id, **asked

@@ -223,15 +223,29 @@ class Supervisor:
             for hold in tuple(self.holds.values()):
                 if now >= hold.row.deadline:
                     self.request_release(hold, "its lifetime is over")
-            if self.holds and now - self._beat >= HEARTBEAT:
+            if self.holds:
                 await self.beat()
+                await self._notice_losses()
             deadlines = [h.row.deadline - now for h in self.holds.values() if not h.release_reason]
             self._changed = anyio.Event()
             with anyio.move_on_after(max(0.05, min([HEARTBEAT, *deadlines]))):
                 await self._changed.wait()
 
+    async def _notice_losses(self) -> None:
+        """Let go of leases that another process has taken over."""
+        rows = await self._parts.ledger.insist(lambda ledger: ledger.leases())
+        epochs = {row.id: row.epoch for row in rows}
+        for hold in tuple(self.holds.values()):
+            if epochs.get(hold.row.id, hold.row.epoch) != hold.row.epoch:
+                self.request_release(hold, "another process has taken it over")
+
     async def beat(self) -> None:
-        """Say on record that this broker lives."""
+        """Say on record that this broker lives, if that was not said just now.
+
+        A lease whose owner is not on record would be taken for an orphan, so this comes first.
+        """
+        if abs(self._parts.now() - self._beat) < HEARTBEAT:
+            return
         self._beat = self._parts.now()
         owner = self._parts.identity.row(self._beat)
         await self._parts.ledger.insist(lambda ledger: ledger.put_owner(owner))

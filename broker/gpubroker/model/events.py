@@ -22,6 +22,7 @@ class EventKind(enum.StrEnum):
     RELEASING = "releasing"  #: release requested, durably where the ledger allows
     ACKNOWLEDGED = "acknowledged"  #: the provider accepted the destroy
     PROVEN = "proven"  #: shown to be gone
+    NOTE = "note"  #: what a provider has to say
     FOUND = "found"  #: a sweep found something to act on or to know of
     ALARM = "alarm"  #: somebody should look: a machine may go on billing
 

@@ -30,6 +30,15 @@ class LeaseState(enum.StrEnum):
         return self not in (LeaseState.REFUSED, LeaseState.RELEASED)
 
 
+class ReleaseState(enum.StrEnum):
+    """How far giving the machine back has come."""
+
+    HELD = "held"  #: the lease is still in use
+    REQUESTED = "requested"  #: asked for and durable, not yet acknowledged; it is retried for ever
+    ACKNOWLEDGED = "acknowledged"  #: the provider accepted the destroy
+    PROVEN = "proven"  #: complete inventories showed it gone
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseRow:
     """One lease as the ledger has it. Times are Unix seconds.
@@ -68,6 +77,15 @@ class LeaseRow:
     ended_at: float | None = None
     problem: str = ""
     tags: tuple[str, ...] = ()
+
+    @property
+    def release_state(self) -> ReleaseState:
+        """How far giving the machine back has come."""
+        if not self.state.open or self.state is LeaseState.LATE_WATCH:
+            return ReleaseState.PROVEN
+        if self.acknowledged_at is not None:
+            return ReleaseState.ACKNOWLEDGED
+        return ReleaseState.HELD if self.release_requested_at is None else ReleaseState.REQUESTED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

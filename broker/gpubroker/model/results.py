@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from gpubroker.errors import JobFailed
 from gpubroker.model.decisions import DecisionRecord
+from gpubroker.model.leases import ReleaseState
 from gpubroker.model.money import ZERO, Money
 
 if TYPE_CHECKING:
@@ -24,15 +25,6 @@ class JobState(enum.StrEnum):
     CANCELLED = "cancelled"  #: it was ended because the caller left or the lease was released
     NOT_STARTED = "not started"  #: the command could not be started, or set-up failed
     LOST = "lost"  #: the machine went away under it; nobody knows how it ended
-
-
-class ReleaseState(enum.StrEnum):
-    """How far giving the machine back has come."""
-
-    HELD = "held"  #: the lease is still in use
-    REQUESTED = "requested"  #: asked for and durable, not yet acknowledged; it is retried for ever
-    ACKNOWLEDGED = "acknowledged"  #: the provider accepted the destroy
-    PROVEN = "proven"  #: complete inventories showed it gone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+
 from gpubroker.errors import CreateUnknown, ErrorKind, ProviderError, Scope
 from gpubroker.model.machines import MachineState
 from gpubroker.testing.script import (

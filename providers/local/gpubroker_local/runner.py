@@ -17,7 +17,7 @@ It ends, with everything it ever started, on SIGTERM and when the lease's deadli
 """
 
 # A lease's start-up waits for this module, and pathlib alone would double it.
-# ruff: noqa: PTH104, PTH108, PTH110, PTH118, PTH119, PTH123, PTH208, SIM105
+# ruff: noqa: PTH104, PTH108, PTH110, PTH113, PTH118, PTH119, PTH123, PTH208, SIM105
 from __future__ import annotations
 
 import os
