@@ -45,6 +45,11 @@ def cloud(now: VirtualWallClock) -> ScriptedCloud:
 @pytest.fixture
 def plugin(cloud: ScriptedCloud) -> ScriptedPlugin:
     """A broker's way to that cloud."""
+    return plugin_of(cloud)
+
+
+def plugin_of(cloud: ScriptedCloud) -> ScriptedPlugin:
+    """What a broker's factory call makes."""
     return cloud.factory(AccountSettings(name=cloud.name), lambda kind, text: None)
 
 

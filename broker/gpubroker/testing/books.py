@@ -148,10 +148,11 @@ class RentedMachine:
         """USD that it has cost: the full price while it ran, its disk alone once preempted."""
         end = min(at, self.ended_at)
         full = _billed_seconds(self.created_at, min(end, self.preempted_at), facts)
-        halted = _billed_seconds(self.preempted_at, end, facts) if facts.stopping_bills else 0
-        return Money(
-            (self.price.hourly.amount * full + self.price.disk.amount * halted) / Decimal(3600)
+        halted = (
+            _billed_seconds(self.preempted_at, end, facts) if facts.stopping_bills else Decimal(0)
         )
+        # One division, at the end: nothing before it rounds.
+        return (self.price.hourly * full + self.price.disk * halted) / 3600
 
 
 def _billed_seconds(start: float, end: float, facts: ProviderFacts) -> Decimal:

@@ -27,7 +27,7 @@ BackendName = Literal["asyncio", "trio"]
 VirtualBackend = tuple[BackendName, dict[str, Any]]
 
 #: Real seconds to wait for something outside the loop, before a standstill is called a deadlock.
-PATIENCE: Final = 1.0
+PATIENCE: Final = 0.5
 
 _MACHINERY: Final = ("anyio", "asyncio", "trio")
 
@@ -98,28 +98,32 @@ class _JumpingSelector(selectors.DefaultSelector):
 class VirtualWallClock:
     """Wall time that moves with the event loop's time: the ``now`` of a broker under test.
 
-    Calling it gives Unix seconds. It is `start` at the first call inside an event loop. Between
-    event loops it stands still, so one clock may outlive several of them, as a restart does.
+    Calling it gives Unix seconds. It is `start` at the first call inside an event loop. When a
+    loop has ended the clock stands still until it is called in the next one, so that one clock
+    may see several loops in turn, as it must where a restart is simulated.
 
     Args:
         start: Unix seconds.
     """
 
     def __init__(self, start: float = 1_800_000_000.0) -> None:
-        self._last = start
-        self._offset: RunVar[float] = RunVar(f"gpubroker-wall-clock-{id(self)}")
+        self._base = start
+        self._zero = 0.0
+        self._loop_time: Callable[[], float] = lambda: 0.0
+        self._bound: RunVar[bool] = RunVar(f"gpubroker-wall-clock-{id(self)}", default=False)
 
     def __call__(self) -> float:
-        try:
-            loop_time = anyio.current_time()
-        except RuntimeError:  # no event loop runs
-            return self._last
-        offset = self._offset.get(None)
-        if offset is None:
-            offset = self._last - loop_time
-            self._offset.set(offset)
-        self._last = offset + loop_time
-        return self._last
+        with contextlib.suppress(RuntimeError):  # no event loop runs
+            if not self._bound.get():
+                self._bind()
+        return self._base + (self._loop_time() - self._zero)
+
+    def _bind(self) -> None:
+        """Go on from the last reading, with the time of the loop that runs now."""
+        self._base += self._loop_time() - self._zero
+        self._loop_time = _current_loop_time()
+        self._zero = self._loop_time()
+        self._bound.set(True)
 
     def jump(self, seconds: float) -> None:
         """Shift the wall clock and not the event loop: a laptop that slept, or a clock set anew.
@@ -127,10 +131,18 @@ class VirtualWallClock:
         Args:
             seconds: how far forward; back, if negative.
         """
-        shifted = self() + seconds
-        self._last = shifted
-        with contextlib.suppress(RuntimeError):  # no event loop runs
-            self._offset.set(shifted - anyio.current_time())
+        self()
+        self._base += seconds
+
+
+def _current_loop_time() -> Callable[[], float]:
+    """Reads the time of the loop that runs now, even after it has ended."""
+    try:
+        return asyncio.get_running_loop().time
+    except RuntimeError:
+        import trio
+
+        return trio.lowlevel.current_clock().current_time
 
 
 def virtual_backend(name: BackendName) -> VirtualBackend:

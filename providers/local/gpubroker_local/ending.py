@@ -56,11 +56,9 @@ async def _ask(lease: LeaseFolder, runner: int) -> None:
 
 async def _gone(pid: int) -> None:
     """Wait until a process has ended, where the system can say so."""
-    if not hasattr(os, "pidfd_open"):
-        return
     try:
         handle = os.pidfd_open(pid)
-    except ProcessLookupError:
+    except (AttributeError, OSError):  # gone already, an old kernel, or another system
         return
     try:
         await anyio.wait_readable(handle)

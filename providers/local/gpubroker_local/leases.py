@@ -31,6 +31,10 @@ def is_plain(name: str) -> bool:
     return _PLAIN.match(name) is not None
 
 
+class LeaseExists(Exception):
+    """There is a lease of this id already."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseRecord:
     """What a lease's ``machine.json`` says. Times are Unix seconds.
@@ -111,7 +115,7 @@ class LeaseFolders:
         """Every lease that has a folder."""
         try:
             names = os.listdir(self.directory)  # noqa: PTH208  names are all that is needed
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
         return [LeaseFolder(self.directory / name) for name in names if is_plain(name)]
 
@@ -122,7 +126,7 @@ class LeaseFolders:
         lease that is being made for a dead one.
 
         Raises:
-            FileExistsError: there is a lease of this id.
+            LeaseExists: there is a lease of this id.
             OSError: the disk does not let us.
         """
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -142,7 +146,7 @@ class LeaseFolders:
                 os.close(lock)
             shutil.rmtree(draft, ignore_errors=True)
             if isinstance(problem, OSError) and (self.directory / lease_id).exists():
-                raise FileExistsError(f"there is a lease {lease_id} already") from problem
+                raise LeaseExists(f"there is a lease {lease_id} already") from problem
             raise
         return LeaseFolder(self.directory / lease_id), lock
 

@@ -74,12 +74,18 @@ def _simulated(text: str) -> tuple[SimulatedCards, ...]:
 
 
 def _gigabytes(text: str | None) -> float | None:
-    wanted = Requirements(vram=text).vram
+    try:
+        wanted = Requirements(vram=text).vram
+    except InvalidValue as error:
+        raise InvalidValue("simulate", text, error.problem) from error
     return None if wanted is None else wanted.low
 
 
 def _price(text: str) -> Money:
-    price = Money(text or 0)
+    try:
+        price = Money(text or 0)
+    except InvalidValue as error:
+        raise InvalidValue("price", text, error.problem) from error
     if price < Money(0):
         raise InvalidValue("price", text, "must not be negative")
     return price

@@ -66,21 +66,23 @@ def strike(pid: int, belongs: Callable[[int], bool], number: int = signal.SIGKIL
     same process for certain: a pid reused in between belongs to nobody or is not hit.
     """
     try:
-        if not hasattr(os, "pidfd_open"):
-            if belongs(pid):
-                os.kill(pid, number)
-                return True
-            return False
         handle = os.pidfd_open(pid)
-        try:
-            if belongs(pid):
-                signal.pidfd_send_signal(handle, number)
-                return True
-            return False
-        finally:
-            os.close(handle)
+    except ProcessLookupError:
+        return False
+    except (AttributeError, OSError):  # an old kernel, or another system
+        return belongs(pid) and _send(os.kill, pid, number)
+    try:
+        return belongs(pid) and _send(signal.pidfd_send_signal, handle, number)
+    finally:
+        os.close(handle)
+
+
+def _send(send: Callable[[int, int], object], target: int, number: int) -> bool:
+    try:
+        send(target, number)
     except (ProcessLookupError, PermissionError):
         return False
+    return True
 
 
 def _read(pid: int, name: str) -> bytes:

@@ -34,7 +34,7 @@ from gpubroker_local.cards import Card, read_cards, simulated_cards
 from gpubroker_local.environment import basic_environment, job_environment, ownership
 from gpubroker_local.files import fetch, in_pieces, place
 from gpubroker_local.jobs import JobFolder
-from gpubroker_local.leases import LeaseFolder, LeaseFolders, LeaseRecord, is_plain
+from gpubroker_local.leases import LeaseExists, LeaseFolder, LeaseFolders, LeaseRecord, is_plain
 from gpubroker_local.locks import CardLocks
 from gpubroker_local.options import Options
 from gpubroker_local.spawn import bury_all, start_runner, wait_ready
@@ -118,7 +118,10 @@ class LocalProvider:
     async def inventory(self) -> list[Machine]:
         """Every lease of which anything lives, by the process table: one reading is proof."""
         bury_all()
-        return await to_thread.run_sync(self._present)
+        try:
+            return await to_thread.run_sync(self._present)
+        except OSError as problem:
+            raise _unusable("the leases cannot be listed", problem) from problem
 
     @hookimpl
     async def run(self, machine: Machine, job: Job, io: JobIO) -> Outcome:
@@ -211,16 +214,16 @@ class LocalProvider:
     ) -> tuple[LeaseFolder, int, int]:
         try:
             lease, lock = self._leases.create(lease_id, record)
-        except FileExistsError as problem:
+        except LeaseExists as problem:
             raise _refused(str(problem)) from problem
         except OSError as problem:
-            raise _unusable(self._leases.directory, problem) from problem
+            raise _unusable("no lease can be made", problem) from problem
         try:
             env = {**basic_environment(), **ownership(lease, record)}
             pid, ready = start_runner(lease, env, deadline=record.deadline, lock=lock, cards=held)
         except OSError as problem:
             lease.remove()
-            raise _unusable(self._leases.directory, problem) from problem
+            raise _unusable("no lease can be made", problem) from problem
         finally:
             os.close(lock)
         return lease, pid, ready
@@ -292,9 +295,10 @@ def _refused(message: str) -> ProviderError:
     return ProviderError(message, kind=ErrorKind.BAD_REQUEST, scope=Scope.OFFER)
 
 
-def _unusable(directory: Path, problem: OSError) -> ProviderError:
+def _unusable(what: str, problem: OSError) -> ProviderError:
+    place = f" ({problem.filename})" if problem.filename else ""
     return ProviderError(
-        f"no lease can be made in {directory}: {problem.strerror or problem}",
+        f"{what}: {problem.strerror or problem}{place}",
         kind=ErrorKind.HOST_BROKEN,
         scope=Scope.PROVIDER,
     )

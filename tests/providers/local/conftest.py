@@ -13,8 +13,6 @@ from typing import Any
 
 import anyio
 import pytest
-from gpubroker_local import create, processes
-from gpubroker_local.provider import LocalProvider
 
 from gpubroker import (
     AccountSettings,
@@ -29,6 +27,8 @@ from gpubroker import (
     Requirements,
 )
 from gpubroker.transport.receive import Receiver
+from gpubroker_local import create, processes
+from gpubroker_local.provider import LocalProvider
 
 
 @pytest.fixture(params=["asyncio", "trio"])
@@ -118,6 +118,10 @@ class House:
             files=receiver.commit(),
             missing=job_io.missing,
         )
+
+    def folders(self) -> list[str]:
+        """What is in the state directory."""
+        return sorted(path.name for path in self.leases.iterdir())
 
     def runner_of(self, machine: Machine) -> int:
         return int((self.leases / machine.id / "runner.lock").read_text())

@@ -1,5 +1,7 @@
 """Which cards are offered: real ones through NVML, simulated ones, and none."""
 
+# The driver library's names are its own.
+# ruff: noqa: N802
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -9,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
-from gpubroker_local.cards import Card, read_cards
-from gpubroker_local.locks import CardLocks
 
 from gpubroker import ErrorKind, Offer, ProviderError, Requirements
+from gpubroker_local.cards import Card, read_cards
+from gpubroker_local.locks import CardLocks
 
 if TYPE_CHECKING:
     from tests.providers.local.conftest import House
@@ -94,9 +96,7 @@ def test_cards_are_read_with_everything_known_of_them() -> None:
 
     first, second = read_cards(nvml)
 
-    assert first == Card(
-        uuid="GPU-1", gpu="RTX 4090", vram=25.8, compute_capability=8.9, cuda=12.4
-    )
+    assert first == Card(uuid="GPU-1", gpu="RTX 4090", vram=25.8, compute_capability=8.9, cuda=12.4)
     assert (second.uuid, second.vram, second.compute_capability) == ("GPU-2", 85.9, 8.0)
     assert second.gpu.startswith("A100")
     assert nvml.closed
@@ -134,7 +134,9 @@ def test_broken_and_split_cards_are_left_out() -> None:
 
 
 @pytest.fixture
-def with_cards(house: House, monkeypatch: pytest.MonkeyPatch) -> Callable[[Sequence[FakeCard]], Any]:
+def with_cards(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Sequence[FakeCard]], Any]:
     """A provider on a machine with these cards."""
 
     def make(cards: Sequence[FakeCard]) -> Any:
@@ -156,7 +158,7 @@ async def test_machine_without_cards_offers_its_processors_only(house: House) ->
     (offer,) = await provider.quote(Requirements(cpus=1))
 
     assert (offer.gpu, offer.count, offer.region, offer.simulated) == (None, 0, "local", False)
-    assert offer.cpus and offer.ram and offer.disk and offer.host
+    assert None not in (offer.cpus, offer.ram, offer.disk, offer.host)
     assert not offer.price.hourly
 
 
@@ -255,7 +257,7 @@ async def test_card_counts_as_taken_after_a_job_has_closed_its_lock(house: House
     provider = house.provider(simulate="RTX 4090")
     machine = await house.rent(provider, gpu="RTX 4090")
     ready = house.root / "ready"
-    closing = "for n in $(ls /proc/self/fd); do [ $n -gt 2 ] && eval \"exec $n>&-\"; done;"
+    closing = 'for n in $(ls /proc/self/fd); do [ $n -gt 2 ] && eval "exec $n>&-"; done;'
     script = f"(setsid bash -c '{closing} touch {ready}; exec sleep 600' &); sleep 0.3"
     await house.run(provider, machine, script)
     os.kill(house.runner_of(machine), signal.SIGKILL)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+import gpubroker_local
 
 if TYPE_CHECKING:
     from tests.providers.local.conftest import House
@@ -30,12 +33,10 @@ async def test_keys_of_the_broker_do_not_reach_jobs(
     ran = await house.run(provider, machine, SHOW)
 
     seen = json.loads(ran.stdout)
-    runner = (house.runner_of(machine), "environ")
     assert "VAST_API_KEY" not in seen
     assert (seen["HF_HOME"], seen["LC_TIME"]) == ("/models", "C.UTF-8")
     assert "NOT_SET" not in seen
-    with open("/proc/{}/{}".format(*runner), "rb") as file:
-        assert b"top-secret" not in file.read()
+    assert b"top-secret" not in Path(f"/proc/{house.runner_of(machine)}/environ").read_bytes()
 
 
 async def test_job_knows_its_home_lease_and_mark_and_sees_no_card(house: House) -> None:
@@ -88,10 +89,11 @@ async def test_others_cannot_look_into_leases(house: House) -> None:
 
 def test_importing_the_package_loads_next_to_nothing() -> None:
     """A runner imports it too: no typing, no pynvml, no anyio, nothing of the broker."""
-    code = "import sys, gpubroker_local.runner; print(*sys.modules)"
+    place = Path(gpubroker_local.__file__).parent.parent
+    code = "import sys; sys.path.append(sys.argv[1]); import gpubroker_local.runner; print(*sys.modules)"
 
     found = subprocess.run(
-        [sys.executable, "-S", "-c", code], check=True, capture_output=True, text=True
+        [sys.executable, "-I", "-S", "-c", code, place], check=True, capture_output=True, text=True
     )
 
     heavy = {"typing", "signal", "ctypes", "json", "anyio", "pynvml", "gpubroker", "pathlib"}

@@ -26,7 +26,8 @@ DAEMON = "(setsid sh -c 'sleep 600 & echo $! > %s' &) ; while [ ! -s %s ]; do sl
 
 async def _daemon(house: House, provider: Any, machine: Machine, prefix: str = "") -> int:
     file = house.root / "daemon"
-    await house.run(provider, machine, prefix + DAEMON % (file, file))
+    script = DAEMON.replace("setsid", f"setsid {prefix}") % (file, file)
+    await house.run(provider, machine, script)
     return int(file.read_text())
 
 
@@ -44,7 +45,7 @@ async def test_lease_lives_from_provision_to_release(house: House) -> None:
         (machine.id, machine.mark, MachineState.RUNNING)
     ]
     assert during[0].created_at == machine.created_at
-    assert os.listdir(house.leases) == []
+    assert house.folders() == []
 
 
 async def test_release_can_be_repeated_by_anybody(house: House) -> None:
@@ -78,7 +79,7 @@ async def test_release_kills_daemons_without_environment(house: House, is_runnin
     """As long as the runner lives, nothing can hide by clearing its environment."""
     provider = house.provider()
     machine = await house.rent(provider)
-    daemon = await _daemon(house, provider, machine, "exec env -i ")
+    daemon = await _daemon(house, provider, machine, "env -i")
     assert is_running(daemon)
 
     await provider.release(machine)
@@ -162,8 +163,11 @@ async def test_cancelled_run_kills_the_job_but_not_the_lease(house: House, until
     machine = await house.rent(provider)
     started = anyio.Event()
 
+    def note(*_: object) -> None:
+        started.set()
+
     async with anyio.create_task_group() as group:
-        io = {"on_output": lambda *_: started.set()}
+        io = {"on_output": note}
         group.start_soon(lambda: house.run(provider, machine, "echo on; sleep 600", io=io))
         await started.wait()
         group.cancel_scope.cancel()
@@ -197,7 +201,7 @@ async def test_deadline_ends_the_lease_without_any_broker(house: House, until: A
     await until(lambda: house.alive() == [], seconds=5)
 
     assert await provider.inventory() == []
-    assert os.listdir(house.leases) == []
+    assert house.folders() == []
 
 
 async def test_sigterm_to_the_runner_ends_the_lease(house: House, until: Any) -> None:
@@ -260,9 +264,7 @@ async def test_lease_of_a_killed_broker_is_found_and_released(house: House) -> N
     assert await provider.inventory() == []
 
 
-async def test_card_stays_taken_while_anything_of_its_lease_lives(
-    house: House, until: Any
-) -> None:
+async def test_card_stays_taken_while_anything_of_its_lease_lives(house: House, until: Any) -> None:
     """Across processes, after the broker and the runner were killed, until the job is gone."""
     provider = house.provider(simulate="RTX 4090")
     free = await house.offer(provider, gpu="RTX 4090")
@@ -300,7 +302,7 @@ async def test_folders_left_by_crashes_are_cleared(house: House) -> None:
 
     assert await provider.inventory() == []
 
-    assert os.listdir(house.leases) == [".new-fresh"]
+    assert house.folders() == [".new-fresh"]
 
 
 async def test_folder_that_cannot_be_deleted_at_first_goes(house: House) -> None:
@@ -311,7 +313,7 @@ async def test_folder_that_cannot_be_deleted_at_first_goes(house: House) -> None
 
     await provider.release(machine)
 
-    assert os.listdir(house.leases) == []
+    assert house.folders() == []
 
 
 async def test_same_lease_is_made_only_once(house: House) -> None:
@@ -326,7 +328,7 @@ async def test_same_lease_is_made_only_once(house: House) -> None:
 
     assert caught.value.kind is ErrorKind.BAD_REQUEST
     assert len(await provider.inventory()) == 1
-    assert os.listdir(house.leases) == [order.lease_id]
+    assert house.folders() == [order.lease_id]
 
 
 async def test_state_directory_that_cannot_be_used_is_a_clear_error(house: House) -> None:
@@ -335,7 +337,7 @@ async def test_state_directory_that_cannot_be_used_is_a_clear_error(house: House
     provider = house.provider()
     offer = await house.offer(provider)
 
-    with pytest.raises(ProviderError, match="no lease can be made in") as caught:
+    with pytest.raises(ProviderError, match="no lease can be made") as caught:
         await provider.provision(offer, house.order())
 
     assert caught.value.kind is ErrorKind.HOST_BROKEN
@@ -358,4 +360,4 @@ async def test_runner_that_cannot_start_is_a_clear_error(
 
     assert caught.value.kind is ErrorKind.HOST_BROKEN
     assert await provider.inventory() == []
-    assert os.listdir(house.leases) == []
+    assert house.folders() == []

@@ -1,0 +1,5 @@
+"""``python -m gpubroker.cli``."""
+
+from gpubroker.cli import main
+
+main()

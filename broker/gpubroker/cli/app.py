@@ -1,0 +1,204 @@
+"""The commands. Each hands over to its own module, which is imported when it is needed."""
+
+# Annotations are read when the commands are made, so they must be values and not text, except
+# those of what is imported at first use.
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gpubroker.cli import options
+from gpubroker.cli.command import Json, command, LedgerPath
+
+if TYPE_CHECKING:
+    from gpubroker.model.jobs import Job
+    from gpubroker.model.requirements import Requirements
+    from gpubroker.settings import Settings
+
+app = typer.Typer(
+    name="gpubroker",
+    help="Rent the cheapest GPU that can do a job, run it, bring the results back, give the "
+    "machine up, and prove it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_LIMITS = "Limits"
+_SHOWING = "What is shown"
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from gpubroker import __version__
+
+        print(f"gpubroker {__version__}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+]
+
+
+@app.callback()
+def everywhere(ctx: typer.Context, ledger: LedgerPath = None, version: Version = False) -> None:
+    ctx.obj = ledger
+
+
+Budget = Annotated[
+    str | None,
+    typer.Option(
+        metavar="USD",
+        help="Most that this may cost, failed attempts included.",
+        rich_help_panel=_LIMITS,
+    ),
+]
+Lifetime = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME",
+        help="How long the machine may live, whatever happens.  \\[default: 1h]",
+        rich_help_panel=_LIMITS,
+    ),
+]
+AcquireTimeout = Annotated[
+    str,
+    typer.Option(
+        metavar="TIME", help="How long getting a machine may take.", rich_help_panel=_LIMITS
+    ),
+]
+ProofWait = Annotated[
+    str,
+    typer.Option(
+        metavar="TIME",
+        help="How long to wait for proof that the machine is gone.",
+        rich_help_panel=_LIMITS,
+    ),
+]
+Quiet = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", help="Say nothing but what went wrong."),
+]
+
+
+@command(app, wanted=options.requirements, job=options.job)
+def run(
+    settings: "Settings",
+    wanted: "Requirements",
+    job: "Job",
+    budget: Budget = None,
+    lifetime: Lifetime = None,
+    acquire_timeout: AcquireTimeout = "30m",
+    proof_wait: ProofWait = "60s",
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> int:
+    """Rent a machine, run a command on it, bring the outputs back, and give the machine up.
+
+    The command's exit code is passed on. 124: it ran out of time. 125: the broker failed, an
+    output is missing, or the machine is not proven gone.
+    """
+    from gpubroker.cli.run import Asked, run
+
+    asked = Asked.of(wanted, job, budget, lifetime, acquire_timeout, proof_wait)
+    return run(settings, asked, quiet=quiet, as_json=as_json)
+
+
+@command(app, wanted=options.requirements)
+def offers(
+    settings: "Settings",
+    wanted: "Requirements",
+    budget: Budget = None,
+    all_: Annotated[
+        bool, typer.Option("--all", "-a", help="Also those that do not fit, and why not.")
+    ] = False,
+    as_json: Json = False,
+) -> int:
+    """What could be rented now, the best first. Rents nothing."""
+    from gpubroker.cli.offers import offers
+
+    return offers(settings, wanted, budget=budget, rejected_too=all_, as_json=as_json)
+
+
+@command(app)
+def ps(
+    settings: "Settings",
+    all_: Annotated[bool, typer.Option("--all", "-a", help="Also those that are over.")] = False,
+    as_json: Json = False,
+) -> int:
+    """The leases of this ledger, and when their machines were last compared with it."""
+    from gpubroker.cli.ps import ps
+
+    return ps(settings, open_only=not all_, as_json=as_json)
+
+
+@command(app)
+def release(
+    settings: "Settings",
+    leases: Annotated[
+        list[str] | None, typer.Argument(metavar="LEASE...", help="Ids, as `ps` shows them.")
+    ] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Every open lease of this ledger.")] = False,
+    account: Annotated[
+        bool,
+        typer.Option(
+            "--account",
+            help="With --all: also machines that carry this ledger's mark but are not in it.",
+        ),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    proof_wait: ProofWait = "60s",
+    as_json: Json = False,
+) -> int:
+    """Give machines up, and wait for proof that they are gone."""
+    from gpubroker.cli.release import Selection, release
+
+    chosen = Selection(tuple(leases or ()), all=all_, account=account, yes=yes)
+    return release(settings, chosen, proof_wait=proof_wait, as_json=as_json)
+
+
+@command(app)
+def reap(
+    settings: "Settings",
+    loop: Annotated[
+        bool, typer.Option("--loop/--once", help="Go on every 30 s until interrupted, or do it once.")
+    ] = False,
+    proof_wait: ProofWait = "60s",
+    as_json: Json = False,
+) -> int:
+    """Find machines that nobody holds any more, and give them up."""
+    from gpubroker.cli.reap import reap
+
+    return reap(settings, loop=loop, proof_wait=proof_wait, as_json=as_json)
+
+
+@command(app)
+def explain(
+    settings: "Settings",
+    lease: Annotated[
+        str | None, typer.Argument(metavar="[LEASE]", help="A lease; the newest request if left out.")
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Why a machine was chosen, or why none was: offers, reasons, attempts."""
+    from gpubroker.cli.explain import explain
+
+    return explain(settings, lease, as_json=as_json)
+
+
+@command(app)
+def providers(settings: "Settings", as_json: Json = False) -> int:
+    """The providers: on, off or broken, and why; and where each setting came from."""
+    from gpubroker.cli.providers import providers
+
+    return providers(settings, as_json=as_json)
+
+
+@command(app)
+def verify(settings: "Settings", as_json: Json = False) -> int:
+    """Replay the ledger against its own rules. Exits with 1 if something does not hold."""
+    from gpubroker.cli.verify import verify
+
+    return verify(settings, as_json=as_json)

@@ -1,0 +1,70 @@
+"""Events of the broker into what a person waiting for a job wants to read."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from gpubroker.broker import AsyncBroker
+from gpubroker.cli.progress import Progress
+from gpubroker.errors import BrokerError
+from gpubroker.model.events import Event, EventKind
+from gpubroker.model.money import ZERO, Money
+from gpubroker.policy.pricing import spent
+
+_STEPS: Final = {
+    EventKind.QUOTING: "{text}",
+    EventKind.ATTEMPT: "{text}",
+    EventKind.ACCEPTED: "booting: {text}",
+    EventKind.BOOTING: "booting: {text}",
+    EventKind.SETTING_UP: "setting up: {text}",
+    EventKind.READY: "{text}",
+    EventKind.RUNNING: "running {text}",
+    EventKind.JOB_ENDED: "ended: {text}",
+    EventKind.RELEASING: "releasing: {text}",
+    EventKind.ACKNOWLEDGED: "proving: {text}",
+    EventKind.PROVEN: "proven: {text}",
+}
+_WRONG: Final = {
+    EventKind.FAILED: "this attempt failed: {text}",
+    EventKind.PROVIDER_PROBLEM: "{provider} was left out: {text}",
+    EventKind.ALARM: "look at this: {text}",
+}
+
+
+class Narration:
+    """Tells of one request, and remembers which leases it made.
+
+    Attributes:
+        leases: ids of this request's leases, in order.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._costs: dict[str, Money] = {}
+        self.leases: list[str] = []
+
+    def tell(self, event: Event) -> None:
+        """Show one event. Those of leases that a sweep found are shown only if they matter."""
+        if event.kind is EventKind.ATTEMPT and event.lease_id is not None:
+            self.leases.append(event.lease_id)
+        form = _WRONG.get(event.kind)
+        if form is not None:
+            self._progress.wrong(form.format(text=event.text, provider=event.provider))
+        elif event.kind is EventKind.FOUND:
+            self._progress.line(f"found by the sweep: {event.text}")
+        elif event.lease_id is None or event.lease_id in self.leases:
+            self._progress.step(_STEPS[event.kind].format(text=event.text))
+
+    async def cost(self, broker: AsyncBroker) -> Money | None:
+        """USD that this request has cost so far; ``None`` while nothing is rented."""
+        if not self.leases:
+            return None
+        try:
+            rows = await broker.leases()
+        except BrokerError:
+            rows = []
+        for row in rows:
+            if row.id in self.leases:
+                self._costs[row.id] = spent(row, time.time())
+        return sum(self._costs.values(), ZERO)
