@@ -6,7 +6,6 @@ import asyncio
 from typing import Literal
 
 import anyio
-import anyio.lowlevel
 import pytest
 
 from gpubroker.errors import InvalidValue

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import anyio
 import pluggy
@@ -18,8 +17,6 @@ from gpubroker.testing import ScriptedCloud, ScriptedPlugin, VirtualWallClock, o
 from .conftest import Rent, make_order
 
 pytestmark = pytest.mark.anyio
-
-Tell = Callable[[ScriptedCloud], None]
 
 
 async def test_a_plugin_keeps_to_the_hook_contract(
@@ -145,23 +142,15 @@ async def test_a_slow_create_bills_from_its_beginning(cloud: ScriptedCloud, rent
     assert cloud.billed == Money("0.0011")
 
 
-@pytest.mark.parametrize(
-    ("tell", "kind"),
-    [
-        (lambda cloud: cloud.quote_fails(ErrorKind.AUTH), ErrorKind.AUTH),
-        (lambda cloud: cloud.revoke_key(), ErrorKind.AUTH),
-    ],
-)
-async def test_quotes_fail_as_told(
-    cloud: ScriptedCloud, plugin: ScriptedPlugin, tell: Tell, kind: ErrorKind
-) -> None:
-    """A quote fails with the kind that was told."""
-    tell(cloud)
+async def test_quotes_fail_as_told(cloud: ScriptedCloud, plugin: ScriptedPlugin) -> None:
+    """A quote fails with the kind, the scope and the patience that were told."""
+    cloud.quote_fails(ErrorKind.RATE_LIMIT, Scope.ACCOUNT, retry_after=7)
 
     with pytest.raises(ProviderError) as caught:
         await plugin.quote()
 
-    assert caught.value.kind is kind
+    assert (caught.value.kind, caught.value.scope) == (ErrorKind.RATE_LIMIT, Scope.ACCOUNT)
+    assert caught.value.retry_after == 7
 
 
 async def test_quotes_are_slow_or_never_come(cloud: ScriptedCloud, plugin: ScriptedPlugin) -> None:

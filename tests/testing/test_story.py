@@ -70,7 +70,7 @@ def test_a_delay_and_an_ending_describe_one_call(
 def test_the_same_story_gives_the_same_run_on_both_loops() -> None:
     """Nothing is random: creates, times and bills are equal on asyncio, on trio, and again."""
 
-    def tell() -> tuple[object, ...]:
+    def tell(backend: BackendName) -> tuple[object, ...]:
         now = VirtualWallClock()
         cloud = ScriptedCloud(now=now, offers=[offer(id="a", price="0.37")])
         cloud.boot_takes(11.25)
@@ -92,10 +92,7 @@ def test_the_same_story_gives_the_same_run_on_both_loops() -> None:
         run_virtual(backend, live)
         return cloud.creates, cloud.destroys, cloud.billed, cloud.bill("scripted-1"), now()
 
-    runs: list[tuple[object, ...]] = []
-    backends: list[BackendName] = ["asyncio", "trio", "asyncio"]
-    for backend in backends:
-        runs.append(tell())
+    runs = [tell("asyncio"), tell("trio"), tell("asyncio")]
 
     assert runs[0] == runs[1] == runs[2]
 

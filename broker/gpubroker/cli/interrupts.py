@@ -31,7 +31,7 @@ class Stop:
 
     def __init__(self, on_stop: Callable[[str], Awaitable[None]] | None = None) -> None:
         self._on_stop = on_stop
-        self._scope = anyio.CancelScope()
+        self._scope: anyio.CancelScope | None = None
         self._stopped: Stopped | None = None
 
     async def now(self, code: int, why: str) -> None:
@@ -43,7 +43,8 @@ class Stop:
             if self._on_stop is not None:
                 await self._on_stop(why)
         finally:
-            self._scope.cancel()
+            if self._scope is not None:
+                self._scope.cancel()
 
     async def watch(
         self,
@@ -66,7 +67,7 @@ class Stop:
                 tasks.start_soon(self._listen, signals)
                 if beside is not None:
                     tasks.start_soon(beside)
-                with self._scope:
+                with anyio.CancelScope() as self._scope:
                     try:
                         outcome.append(await work())
                     except Exception as error:  # noqa: BLE001 - raised below, outside of the group
