@@ -77,6 +77,28 @@ async def test_cancelling_at_every_await_leaves_nothing_behind(
     assert point > 8
 
 
+@pytest.mark.parametrize("story", STORIES)
+async def test_an_open_broker_gives_up_what_a_cancelled_call_has_left(
+    now: VirtualWallClock, broker_on: MakeBroker, tmp_path: Path, story: str
+) -> None:
+    """Wherever a call is cancelled, its broker releases what it had rented without being closed."""
+    point, reached = 0, True
+    while reached:
+        cloud = slow_cloud(now)
+        STORIES[story](cloud)
+        ledger = tmp_path / f"{point}.db"
+        async with broker_on(cloud, ledger=ledger, sweep=False) as broker:
+
+            async def call(broker: AsyncBroker = broker) -> None:
+                await broker.run(["x"], A_4090)
+
+            reached = await cancel_at(point, call)
+            await anyio.sleep(400)
+            cloud.assert_nothing_running()
+        point += 1
+    assert point > 8
+
+
 async def assert_clean(
     cloud: ScriptedCloud, broker_on: MakeBroker, ledger: Path, where: str
 ) -> None:

@@ -39,7 +39,7 @@ async def test_a_plugin_keeps_to_the_hook_contract(
 async def test_a_capacity_drought_ends_at_its_time(
     cloud: ScriptedCloud, plugin: ScriptedPlugin, now: VirtualWallClock, rent: Rent
 ) -> None:
-    """ "No 4090 until 10:05": no quotes and no creates before, both after; others are not touched."""
+    """No 4090 until 10:05: neither quotes nor creates before, both after, others untouched."""
     cloud.add_offer(offer("H100", "2.00", id="h"))
     cloud.out_of_capacity("RTX 4090", until=now() + 300)
 

@@ -163,7 +163,8 @@ def release(
 def reap(
     settings: "Settings",
     loop: Annotated[
-        bool, typer.Option("--loop/--once", help="Go on every 30 s until interrupted, or do it once.")
+        bool,
+        typer.Option("--loop/--once", help="Go on every 30 s until interrupted, or do it once."),
     ] = False,
     proof_wait: ProofWait = "60s",
     as_json: Json = False,
@@ -178,7 +179,8 @@ def reap(
 def explain(
     settings: "Settings",
     lease: Annotated[
-        str | None, typer.Argument(metavar="[LEASE]", help="A lease; the newest request if left out.")
+        str | None,
+        typer.Argument(metavar="[LEASE]", help="A lease; the newest request if left out."),
     ] = None,
     as_json: Json = False,
 ) -> int:

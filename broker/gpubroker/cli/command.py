@@ -84,4 +84,3 @@ def _grouped(groups: dict[str, Callable[..., Any]], given: dict[str, Any]) -> di
         grouped[name] = group(**{word: given[word] for word in mine})
         taken.update(mine)
     return grouped | {word: value for word, value in given.items() if word not in taken}
-

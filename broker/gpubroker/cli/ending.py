@@ -15,7 +15,7 @@ from gpubroker.cli.proof import all_proven
 from gpubroker.errors import BrokerError, InvalidValue
 from gpubroker.model.leases import LeaseRow, LeaseState
 from gpubroker.model.money import ZERO, Money
-from gpubroker.model.results import JobState, ReleaseState, Result
+from gpubroker.model.results import JobState, Result
 from gpubroker.policy.pricing import spent
 from gpubroker.settings import Settings
 
@@ -68,7 +68,7 @@ class Ending:
         return result.exit_code
 
     def result_lines(self) -> Iterator[str]:
-        """What became of the job, and what it brought back."""
+        """What the job brought back, and what it did not."""
         result = self.result
         if result is None:
             return
@@ -79,7 +79,6 @@ class Ending:
             yield f"brought back {len(files) - _FILES_SHOWN} more files"
         if result.dropped:
             yield f"{_size(result.dropped)} of output were beyond the limit and dropped"
-        yield result.failure or "exit code 0"
 
     def lines(self, elapsed: float) -> Iterator[str]:
         """The last line: machine, time, cost, and whether it is gone."""

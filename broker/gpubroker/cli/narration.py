@@ -20,10 +20,8 @@ _STEPS: Final = {
     EventKind.SETTING_UP: "setting up: {text}",
     EventKind.READY: "{text}",
     EventKind.RUNNING: "running {text}",
-    EventKind.JOB_ENDED: "ended: {text}",
-    EventKind.RELEASING: "releasing: {text}",
-    EventKind.ACKNOWLEDGED: "proving: {text}",
-    EventKind.PROVEN: "proven: {text}",
+    EventKind.RELEASING: "releasing the machine ({text})",
+    EventKind.ACKNOWLEDGED: "waiting for proof that it is gone: {text}",
 }
 _WRONG: Final = {
     EventKind.FAILED: "this attempt failed: {text}",
@@ -53,7 +51,11 @@ class Narration:
             self._progress.wrong(form.format(text=event.text, provider=event.provider))
         elif event.kind is EventKind.FOUND:
             self._progress.line(f"found by the sweep: {event.text}")
-        elif event.lease_id is None or event.lease_id in self.leases:
+        elif event.lease_id is not None and event.lease_id not in self.leases:
+            return
+        elif event.kind is EventKind.JOB_ENDED:
+            self._progress.line(event.text)
+        elif event.kind in _STEPS:
             self._progress.step(_STEPS[event.kind].format(text=event.text))
 
     async def cost(self, broker: AsyncBroker) -> Money | None:

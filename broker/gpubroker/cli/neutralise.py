@@ -18,7 +18,9 @@ _SEQUENCE: Final = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 _BEGINNING: Final = re.compile(r"\x1b(?:\[[0-?]{0,32}[ -/]{0,4})?\Z")
 _KEPT: Final = "\n\r\t"
 #: Not control characters to Unicode, but they end lines or turn the reading direction round.
-_TURNING: Final = "\u061c\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+_TURNING: Final = (
+    "\u061c\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+)
 _UNSEEN: Final = "\ufffd"
 
 

@@ -56,9 +56,7 @@ def requirements(
     ] = None,
     cpus: Annotated[
         Text,
-        typer.Option(
-            metavar="N", help="Logical processors, at least.", rich_help_panel=_MACHINE
-        ),
+        typer.Option(metavar="N", help="Logical processors, at least.", rich_help_panel=_MACHINE),
     ] = None,
     ram: Annotated[
         Text,
@@ -100,9 +98,7 @@ def requirements(
     ] = None,
     upload: Annotated[
         Text,
-        typer.Option(
-            metavar="MBIT/S", help="To the internet, at least.", rich_help_panel=_MACHINE
-        ),
+        typer.Option(metavar="MBIT/S", help="To the internet, at least.", rich_help_panel=_MACHINE),
     ] = None,
     spot: Annotated[
         bool,
@@ -145,7 +141,9 @@ def requirements(
     port: Annotated[
         list[int] | None,
         typer.Option(
-            metavar="N", help="TCP port that must be reachable; repeatable.", rich_help_panel=_MACHINE
+            metavar="N",
+            help="TCP port that must be reachable; repeatable.",
+            rich_help_panel=_MACHINE,
         ),
     ] = None,
     setup: Annotated[
@@ -253,9 +251,7 @@ def job(
     ] = 0,
     tag: Annotated[
         Texts,
-        typer.Option(
-            metavar="NAME", help="Name to find it and its cost by.", rich_help_panel=_JOB
-        ),
+        typer.Option(metavar="NAME", help="Name to find it and its cost by.", rich_help_panel=_JOB),
     ] = None,
 ) -> "Job":
     """The job that the options describe."""

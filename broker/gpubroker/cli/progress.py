@@ -89,7 +89,7 @@ class Progress:
 
     def _meter(self) -> str:
         cost = "" if self.cost is None else f"  {_cents(self.cost)}"
-        return f"{shown(self.elapsed)}{cost}"
+        return f"{shown(self.elapsed):>6}{cost}"
 
     def _draw(self) -> None:
         if self._midline:

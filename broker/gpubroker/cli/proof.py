@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import anyio
 
 from gpubroker.broker import AsyncBroker
-from gpubroker.model.results import ReleaseState
+from gpubroker.model.leases import ReleaseState
 
 
 async def prove(

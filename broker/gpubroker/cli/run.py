@@ -144,8 +144,6 @@ class _Running:
     async def _prove(self, broker: AsyncBroker) -> None:
         """Wait until everything that was rented is proven gone; a first Ctrl-C does not end it."""
         with anyio.CancelScope(shield=True):
-            if self._narration.leases:
-                self._progress.step("waiting for proof that the machine is gone")
             self._ending.releases = await prove(
                 broker, self._narration.leases, within=self._asked.proof_wait
             )
@@ -196,4 +194,3 @@ class _Running:
         if self._broker is None:
             return None
         return await self._narration.cost(self._broker)
-

@@ -307,7 +307,7 @@ class Story:
         times: int | None = None,
         until: float | None = None,
     ) -> None:
-        """The next call of `hook` raises `error`: a fault of the plugin, if it is no ProviderError."""
+        """The next call of `hook` raises `error`, which need not be a `ProviderError`."""
         turn = Fails(lambda _: error)
         self._turn(hook, f"next_call_raises({hook}, {error!r})", turn, times, until)
 

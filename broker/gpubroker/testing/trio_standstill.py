@@ -5,6 +5,7 @@ The only module here that imports trio when it is imported.
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import Any
 
 import trio.testing
 
-from gpubroker.testing.virtual_time import PATIENCE, place
+from gpubroker.testing.virtual_time import PATIENCE, VirtualDeadlock, place
 
 
 class StandstillWatch(trio.abc.Instrument):
@@ -54,6 +55,7 @@ class StandstillWatch(trio.abc.Instrument):
         nursery = root.child_nurseries[-1]
         tasks = [task for main in nursery.child_tasks for task in (main, *_descendants(main))]
         self.waiting = sorted(f"{task.name} at {place(task.iter_await_frames())}" for task in tasks)
+        logging.getLogger(__name__).error("%s", VirtualDeadlock(self.waiting))
         nursery.cancel_scope.cancel()
 
 

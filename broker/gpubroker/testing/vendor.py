@@ -66,7 +66,7 @@ class Vendor:
         return [offer for offer in self.offers.values() if self._shortage(offer) is None]
 
     async def provision(self, offer: Offer, order: Order) -> Machine:
-        """Create a machine. It exists before the answer is under way, as the worst vendors have it."""
+        """Create a machine. It exists, and bills, before the answer is under way."""
         self._check_order(order)
         now = self.now()
         machine, turn = self._decide(offer, order, self._next_turn("provision"), now)

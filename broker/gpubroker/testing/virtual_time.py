@@ -155,8 +155,8 @@ def virtual_backend(name: BackendName) -> VirtualBackend:
             return virtual_backend(request.param)
 
     On trio a standstill cancels the whole run, since trio has no way to raise an error from
-    outside: the test fails with ``Cancelled``. Code inside a shield that has no deadline cannot
-    be reached and hangs all the same.
+    outside: the test fails with ``Cancelled``, and the log says why. Code inside a shield that
+    has no deadline cannot be reached, and hangs all the same.
 
     Args:
         name: ``"asyncio"`` or ``"trio"``.

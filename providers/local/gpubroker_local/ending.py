@@ -88,9 +88,9 @@ async def _kill_all(lease: LeaseFolder) -> list[int]:
 
 
 def _strike_all(belongs: Callable[[int], bool]) -> list[int]:
-    return [pid for pid in processes.pids() if belongs(pid) and _hit(pid, belongs)]
-
-
-def _hit(pid: int, belongs: Callable[[int], bool]) -> bool:
-    processes.strike(pid, belongs)
-    return True
+    found = [pid for pid in processes.pids() if belongs(pid)]
+    for pid in found:
+        if belongs(pid):
+            processes.kill_group_of(pid)
+        processes.strike(pid, belongs)
+    return found

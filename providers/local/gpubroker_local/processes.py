@@ -59,6 +59,20 @@ def lineage(pid: int) -> tuple[int, int]:
     return (int(fields[1]), int(fields[3])) if len(fields) > 3 else (0, 0)
 
 
+def kill_group_of(pid: int) -> None:
+    """Kill the process group of a process that is known to belong to a lease.
+
+    All of a group die at once, however fast they multiply. A group lies in one session, and
+    sessions of leases hold nothing but leases' processes, so it is only ever theirs.
+    """
+    try:
+        group = os.getpgid(pid)
+        if group != os.getpgrp():
+            os.killpg(group, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        return
+
+
 def strike(pid: int, belongs: Callable[[int], bool], number: int = signal.SIGKILL) -> bool:
     """Send a signal to a process if `belongs` still says that it is the one that is meant.
 

@@ -289,8 +289,9 @@ class Runner:
     def end_everything(self) -> None:
         """Kill all that ever descended from this process, and return when none is left.
 
-        Only children are killed, which nobody but this process can reap, so that no pid can have
-        been reused; their own children then become ours, down to the last.
+        Only children are looked for, which nobody but this process can reap, so that no pid can
+        have been reused; their own children then become ours, down to the last. They are killed by
+        process group, all at once, or programs that keep forking would always be ahead.
         """
         if sys.platform != "linux":
             for group in self._groups:
@@ -299,6 +300,7 @@ class Runner:
         while _children_left():
             for pid in processes.pids():
                 if processes.lineage(pid)[0] == me:
+                    processes.kill_group_of(pid)
                     os.kill(pid, signal.SIGKILL)
             if _children_left():
                 time.sleep(0.001)

@@ -87,6 +87,36 @@ async def test_release_kills_daemons_without_environment(house: House, is_runnin
     assert not is_running(daemon)
 
 
+#: Never more than a few processes, but never the same ones for long; it ends by itself.
+HYDRA = """
+import os, time
+end = time.time() + 10
+os.close(1), os.close(2)
+while time.time() < end:
+    if os.fork():
+        os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("runner_lives", [True, False])
+async def test_release_catches_programs_that_keep_forking(
+    house: House, until: Any, runner_lives: bool
+) -> None:
+    """They die by process group: no list of processes is ever fresh enough."""
+    provider = house.provider()
+    machine = await house.rent(provider)
+    await house.run(provider, machine, [sys.executable, "-c", HYDRA])
+    if not runner_lives:
+        runner = house.runner_of(machine)
+        os.kill(runner, signal.SIGKILL)
+        await until(lambda: runner not in house.alive())
+
+    with anyio.fail_after(5):
+        await provider.release(machine)
+
+    assert house.alive() == []
+
+
 async def test_leftovers_of_a_killed_runner_are_found_and_killed(
     house: House, is_running: Any, until: Any
 ) -> None:

@@ -1,0 +1,252 @@
+"""Values of the library into pages for people. Pure: `gpubroker.cli.screen` prints them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from gpubroker.broker import ProviderStatus
+from gpubroker.cli.durations import shown
+from gpubroker.cli.screen import Page, Table
+from gpubroker.lifecycle.reap import Swept
+from gpubroker.model.decisions import Attempt, DecisionRecord, Verdict
+from gpubroker.model.leases import LeaseRow
+from gpubroker.model.money import Money
+from gpubroker.model.leases import ReleaseState
+from gpubroker.policy.sweeping import Finding
+from gpubroker.policy.sweeping import Verdict as Found
+from gpubroker.settings import Setting
+
+NONE = "-"
+
+
+# ---- offers and decisions ------------------------------------------------------------------
+
+
+def plan_page(record: DecisionRecord, *, rejected_too: bool) -> Page:
+    """What would be rented, and on demand what would not."""
+    ranked, rejected = _split(record.verdicts)
+    closing = []
+    if rejected and not rejected_too and ranked:
+        closing = [f"{len(rejected)} more do not fit; --all shows why"]
+    tables = [_ranked_table(ranked, scores=False)]
+    if rejected_too or not ranked:
+        tables.append(_rejected_table(rejected))
+    return Page([_winner(record, ranked)], [*tables, _problem_table(record)], closing)
+
+
+def _winner(record: DecisionRecord, ranked: Sequence[Verdict]) -> str:
+    if not ranked:
+        said = "nothing fits" if record.verdicts else "nothing is offered"
+        return f"{record.wanted}: {said}"
+    best = ranked[0].offer
+    rest = (
+        f"the cheapest of {len(ranked)} that fit" if len(ranked) > 1 else "the only one that fits"
+    )
+    return (
+        f"{record.wanted}: {best.title} from {best.provider} at {best.price.hourly}/h would be"
+        f" rented, {rest}"
+    )
+
+
+def record_page(record: DecisionRecord) -> Page:
+    """Everything about one decision."""
+    ranked, rejected = _split(record.verdicts)
+    asked = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.asked_at))
+    heading = [f"{record.id or 'request'}, {asked}", f"wanted: {record.wanted}"]
+    if record.why:
+        heading.append(f"outcome: {record.why}")
+    tables = [
+        _ranked_table(ranked, scores=True),
+        _rejected_table(rejected),
+        _attempt_table(record.attempts),
+        _problem_table(record),
+    ]
+    return Page(heading, tables)
+
+
+def _split(verdicts: Iterable[Verdict]) -> tuple[list[Verdict], list[Verdict]]:
+    ranked: list[Verdict] = []
+    rejected: list[Verdict] = []
+    for verdict in verdicts:
+        (ranked if verdict.rejection is None else rejected).append(verdict)
+    return ranked, rejected
+
+
+def _ranked_table(verdicts: Sequence[Verdict], *, scores: bool) -> Table:
+    rows = [
+        [
+            str((verdict.rank or 0) + 1),
+            offer.title,
+            offer.provider,
+            str(offer.price.hourly),
+            _or_none(offer.region),
+            NONE if offer.reliability is None else f"{offer.reliability:.3f}",
+            "" if verdict.score is None else f"{verdict.score:.6g}",
+        ]
+        for verdict in verdicts
+        for offer in (verdict.offer,)
+    ]
+    columns = [">rank", "machine", "provider", ">$/h", "region", ">reliability", ">score"]
+    if scores:
+        return Table(columns, rows, "offers that fit")
+    return Table(columns[:-1], [row[:-1] for row in rows], "offers that fit")
+
+
+def _rejected_table(verdicts: Sequence[Verdict]) -> Table:
+    rows = [
+        [offer.title, offer.provider, str(offer.price.hourly), str(verdict.rejection)]
+        for verdict in verdicts
+        for offer in (verdict.offer,)
+    ]
+    return Table(["machine", "provider", ">$/h", "reason against it"], rows, "offers that do not")
+
+
+def _attempt_table(attempts: Sequence[Attempt]) -> Table:
+    rows = [
+        [
+            str(attempt.number),
+            attempt.title,
+            attempt.provider,
+            str(attempt.hourly),
+            str(attempt.state),
+            _or_none(attempt.kind),
+            _or_none(attempt.scope),
+            shown(attempt.seconds),
+            str(attempt.cost),
+            attempt.reason or NONE,
+        ]
+        for attempt in attempts
+    ]
+    columns = ["machine", "provider", ">$/h", "outcome", "kind", "scope", ">took", ">cost", "why"]
+    return Table([">try", *columns], rows, "attempts")
+
+
+def _problem_table(record: DecisionRecord) -> Table:
+    rows = [[p.provider, str(p.kind), p.message] for p in record.problems]
+    return Table(["provider", "kind", "message"], rows, "providers without an answer")
+
+
+# ---- leases --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseLine:
+    """A lease, what it has cost so far, and whether its owner lives (``None``: no sign)."""
+
+    lease: LeaseRow
+    cost: Money
+    alive: bool | None
+
+
+def leases_page(
+    lines: Sequence[LeaseLine], swept: Mapping[str, float], now: float, *, open_only: bool
+) -> Page:
+    """The leases, and how long ago each provider's machines were compared with them."""
+    rows = [_lease_row(line, now) for line in lines]
+    columns = ["lease", "state", "machine", "provider", ">age", ">$/h", ">cost", "owner", "ends"]
+    ages = [f"{name} {shown(now - at)} ago" for name, at in sorted(swept.items())]
+    return Page(
+        heading=[] if rows else ["no open lease" if open_only else "no lease"],
+        tables=[Table(columns, rows)],
+        closing=[f"last complete sweep: {', '.join(ages) or 'never'}"],
+    )
+
+
+def _lease_row(line: LeaseLine, now: float) -> list[str]:
+    lease = line.lease
+    left = lease.deadline - now
+    ends = f"in {shown(left)}" if left > 0 else f"overdue {shown(-left)}"
+    owner = {True: "alive", False: "dead", None: "not heard of"}[line.alive]
+    until = now if lease.ended_at is None else lease.ended_at
+    return [
+        lease.id,
+        str(lease.state),
+        lease.title,
+        lease.provider,
+        shown(until - lease.created_at),
+        str(lease.hourly),
+        str(line.cost),
+        owner if lease.state.open else NONE,
+        ends if lease.state.open else NONE,
+    ]
+
+
+# ---- sweeps --------------------------------------------------------------------------------
+
+
+def reap_page(sweeps: Sequence[Swept], releases: Mapping[str, ReleaseState]) -> Page:
+    """What the sweeps found, and what became of it."""
+    rows = [_found_row(swept, found, releases) for swept in sweeps for found in swept.verdicts]
+    heading = [
+        f"{swept.provider}: no complete list, so nothing is concluded: {swept.problem}"
+        for swept in sweeps
+        if not swept.complete
+    ]
+    complete = [swept.provider for swept in sweeps if swept.complete]
+    if complete and not rows:
+        heading.append(f"swept {', '.join(complete)}: nothing to do")
+    if not sweeps:
+        heading.append("there is no provider to sweep")
+    columns = ["provider", "finding", "lease", "machine", "what was done"]
+    return Page(heading, [Table(columns, rows)])
+
+
+def _found_row(swept: Swept, found: Found, releases: Mapping[str, ReleaseState]) -> list[str]:
+    lease, machine = found.lease, found.machine
+    named = None if machine is None else machine.id
+    if named is None and lease is not None:
+        named = lease.machine_id
+    return [
+        swept.provider,
+        str(found.finding),
+        _or_none(lease and lease.id),
+        _or_none(named),
+        _done(found, None if lease is None else releases.get(lease.id)),
+    ]
+
+
+def _done(found: Found, state: ReleaseState | None) -> str:
+    if state is ReleaseState.PROVEN:
+        return "released and proven gone"
+    if state is not None:
+        return f"release {state}, NOT proven gone"
+    match found.finding:
+        case Finding.FOREIGN:
+            return "nothing: not ours"
+        case Finding.UNRECORDED:
+            return "nothing: see `gpubroker release --all --account`"
+        case Finding.WATCH_OVER:
+            return "closed: nothing came of it"
+        case _:
+            return "nothing yet"
+
+
+# ---- providers -----------------------------------------------------------------------------
+
+
+def providers_page(statuses: Sequence[ProviderStatus], settings: Sequence[Setting]) -> Page:
+    """The providers, and what is set where."""
+    rows = [
+        [s.name, _standing(s), {True: "paid", False: "free", None: NONE}[s.paid], s.origin, s.why]
+        for s in statuses
+    ]
+    sources = [[s.name, s.value, s.source] for s in settings]
+    return Page(
+        heading=[] if rows else ["no provider is installed"],
+        tables=[
+            Table(["provider", "standing", "money", "comes from", "why"], rows, "providers"),
+            Table(["setting", "value", "comes from"], sources, "settings"),
+        ],
+    )
+
+
+def _standing(status: ProviderStatus) -> str:
+    if status.on:
+        return "on"
+    return "broken" if status.paid is None else "off"
+
+
+def _or_none(value: str | None) -> str:
+    return value or NONE

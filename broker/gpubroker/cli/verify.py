@@ -1,0 +1,22 @@
+"""``gpubroker verify``: does the ledger keep its own rules?"""
+
+from __future__ import annotations
+
+from gpubroker.cli.ledger import opened
+from gpubroker.cli.screen import Page, show, show_json
+from gpubroker.ledger.verify import violations
+from gpubroker.settings import Settings
+
+
+def verify(settings: Settings, *, as_json: bool) -> int:
+    """Replay every event; 1 if something does not hold."""
+    with opened(settings) as ledger:
+        leases = ledger.leases(open_only=False)
+        found = violations(leases, ledger.events())
+    if as_json:
+        show_json({"leases": len(leases), "violations": found})
+    elif found:
+        show(Page([f"{len(leases)} leases, {len(found)} violations:", *found]))
+    else:
+        show(Page([f"{len(leases)} leases, no violation"]))
+    return 1 if found else 0
