@@ -1,0 +1,258 @@
+"""Sweeps: what is found, and what is done about it."""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from gpubroker import (
+    BrokerError,
+    Event,
+    EventKind,
+    InvalidValue,
+    LeaseReleased,
+    LeaseState,
+    Mark,
+    Money,
+    Requirements,
+)
+from gpubroker.policy.sweeping import Finding
+from gpubroker.testing import ScriptedCloud, VirtualWallClock
+
+from .conftest import MakeBroker
+
+pytestmark = pytest.mark.anyio
+
+A_4090 = Requirements(gpu="RTX 4090")
+
+
+def change_owner(ledger: Path, **columns: Any) -> None:
+    """Make the ledger say something else of every owner."""
+    with sqlite3.connect(ledger) as sql:
+        for name, value in columns.items():
+            sql.execute(f"UPDATE owners SET {name} = ?", [value])
+    sql.close()
+
+
+async def test_the_lease_of_a_dead_process_is_taken_over_and_released_at_once(
+    cloud: ScriptedCloud, broker_on: MakeBroker, tmp_path: Path
+) -> None:
+    """The process of this host is certainly gone: one sweep is enough; it can change nothing more."""
+    ledger = tmp_path / "ledger.db"
+    async with broker_on(cloud, ledger=ledger, sweep=False) as dead:
+        async with dead.lease(A_4090) as lease:
+            change_owner(ledger, pid=2**22 + 1)
+            async with broker_on(cloud, ledger=ledger, seed=2) as heir:
+                await anyio.sleep(100)
+                (row,) = await heir.leases(open_only=False)
+                cloud.assert_nothing_running()
+            with pytest.raises(BrokerError):
+                await lease.run(["x"])
+        problems = await dead.verify()
+
+    assert (row.state, row.epoch) == (LeaseState.RELEASED, 2)
+    assert problems == []
+
+
+async def test_a_missing_heartbeat_is_doubted_once_before_it_is_believed(
+    cloud: ScriptedCloud, broker_on: MakeBroker, tmp_path: Path, now: VirtualWallClock
+) -> None:
+    """An owner on another host that is silent may only be late: two sweeps must agree."""
+    ledger = tmp_path / "ledger.db"
+    async with (
+        broker_on(cloud, ledger=ledger, sweep=False) as silent,
+        silent.lease(A_4090),
+    ):
+        with sqlite3.connect(ledger) as sql:
+            values = ("silent", "elsewhere", 1, "", now() - 1)
+            sql.execute("INSERT INTO owners VALUES (?, ?, ?, ?, ?, NULL)", values)
+            sql.execute("UPDATE leases SET owner = 'silent'")
+        sql.close()
+        async with broker_on(cloud, ledger=ledger, seed=2) as heir:
+            await anyio.sleep(10)
+            after_one = list(cloud.running)
+            await anyio.sleep(200)
+            after_more = list(cloud.running)
+            rows = await heir.leases()
+
+    assert [machine.id for machine in after_one]
+    assert after_more == []
+    assert rows == []
+
+
+async def test_the_lease_of_a_living_process_is_left_alone(
+    cloud: ScriptedCloud, broker_on: MakeBroker, tmp_path: Path
+) -> None:
+    """No sweep touches what a living owner holds, however many there are."""
+    ledger = tmp_path / "ledger.db"
+    cloud.job_takes(2000)
+    async with broker_on(cloud, ledger=ledger) as holder:
+        async with broker_on(cloud, ledger=ledger, seed=2) as other:
+            async with anyio.create_task_group() as tasks:
+
+                async def sweeps() -> None:
+                    for _ in range(20):
+                        await other.sweep()
+                        await anyio.sleep(60)
+
+                tasks.start_soon(sweeps)
+                result = await holder.run(["x"], A_4090)
+
+    assert result.ok
+
+
+async def test_a_lease_past_its_deadline_ends_even_if_its_owner_lives(
+    cloud: ScriptedCloud, broker_on: MakeBroker, tmp_path: Path, now: VirtualWallClock
+) -> None:
+    """An owner that lives but does not act does not keep a machine beyond its deadline."""
+    ledger = tmp_path / "ledger.db"
+    async with broker_on(cloud, ledger=ledger, sweep=False) as holder:
+        async with holder.lease(A_4090):
+            with sqlite3.connect(ledger) as sql:
+                sql.execute("UPDATE leases SET deadline = ?", [now() - 1000])
+            sql.close()
+            async with broker_on(cloud, ledger=ledger, seed=2):
+                await anyio.sleep(200)
+            cloud.assert_nothing_running()
+
+
+async def test_a_create_in_flight_when_the_broker_ended_is_found_by_its_mark(
+    cloud: ScriptedCloud, broker_on: MakeBroker, tmp_path: Path
+) -> None:
+    """The intent alone is enough to find the machine of a create that nobody heard the end of."""
+    ledger = tmp_path / "ledger.db"
+    cloud.create_takes(50)
+    async with broker_on(cloud, ledger=ledger, close_wait=0) as gone:
+        with anyio.move_on_after(10):
+            await gone.run(["x"], A_4090)
+    async with broker_on(cloud, ledger=ledger, seed=2) as heir:
+        (before,) = await heir.leases()
+        await anyio.sleep(300)
+        (after,) = await heir.leases(open_only=False)
+
+    assert before.machine_id is None
+    assert after.state is LeaseState.RELEASED
+    assert after.spent > Money(0)
+    cloud.assert_nothing_running()
+
+
+async def test_a_create_that_takes_effect_hours_later_is_still_caught(
+    cloud: ScriptedCloud, broker_on: MakeBroker
+) -> None:
+    """A create that was given up is watched for, and its late machine is released."""
+    cloud.next_create_loses_reply(after=4 * 3600)
+
+    async with broker_on(cloud) as broker:
+        await broker.run(["x"], A_4090)
+        await anyio.sleep(5 * 3600)
+        cloud.assert_nothing_running()
+        rows = await broker.leases()
+        problems = await broker.verify()
+
+    assert rows == []
+    assert problems == []
+
+
+async def test_the_watch_for_a_late_create_ends_after_a_day(
+    cloud: ScriptedCloud, broker_on: MakeBroker
+) -> None:
+    """After a day without a trace the money is free again."""
+    cloud.next_create_loses_reply(creates=False)
+
+    async with broker_on(cloud) as broker:
+        await broker.run(["x"], A_4090)
+        await anyio.sleep(86_400 + 100)
+        rows = await broker.leases(open_only=False)
+        problems = await broker.verify()
+
+    assert {row.state for row in rows} == {LeaseState.RELEASED}
+    assert sum(row.reserved.micros for row in rows) == 0
+    assert problems == []
+
+
+async def test_a_machine_that_rises_after_its_release_is_released_again(
+    cloud: ScriptedCloud, broker_on: MakeBroker
+) -> None:
+    """A machine with the mark of a closed lease is ours, and goes once more."""
+    async with broker_on(cloud) as broker:
+        result = await broker.run(["x"], A_4090)
+        await broker.wait_released(result.lease_id, timeout=300)
+        cloud.foreign_machine("risen", mark=cloud.creates[0].order.mark)
+        (swept,) = await broker.sweep()
+        await anyio.sleep(100)
+        problems = await broker.verify()
+
+    assert [verdict.finding for verdict in swept.verdicts] == [Finding.RISEN]
+    assert not cloud.foreign
+    assert problems == []
+
+
+async def test_our_mark_without_a_row_is_reported_and_released_only_when_adopted(
+    cloud: ScriptedCloud, broker_on: MakeBroker, events: list[Event], tmp_path: Path
+) -> None:
+    """A lost ledger's machine is alarmed about; `adopt` is what releases it."""
+    ledger = tmp_path / "ledger.db"
+    async with broker_on(cloud, ledger=ledger) as broker:
+        cloud.job_takes(math.inf)
+        with anyio.move_on_after(5):
+            await broker.run(["x"], A_4090)
+        # The row is lost, the machine is not.
+        cloud.foreign_machine("lost", mark=cloud.creates[0].order.mark)
+        await anyio.sleep(300)
+        with sqlite3.connect(ledger) as sql:
+            sql.execute("DELETE FROM leases")
+            sql.execute("DELETE FROM events")
+        sql.close()
+        cloud.foreign_machine("unrecorded", mark=cloud.creates[0].order.mark)
+        await broker.sweep()
+        await anyio.sleep(100)
+        untouched = {machine.id for machine in cloud.foreign}
+        row = await broker.adopt("scripted", "unrecorded")
+        await broker.wait_released(row.id, timeout=300)
+        with pytest.raises(InvalidValue, match="lists none with our mark"):
+            await broker.adopt("scripted", "nonsense")
+
+    assert "unrecorded" in untouched
+    assert "unrecorded" not in {machine.id for machine in cloud.foreign}
+    assert any(e.kind is EventKind.ALARM and "not in this ledger" in e.text for e in events)
+
+
+async def test_a_machine_that_vanishes_from_an_idle_lease_ends_the_lease(
+    cloud: ScriptedCloud, broker_on: MakeBroker
+) -> None:
+    """Somebody destroyed it at the vendor's console: the lease ends, once two lists agree."""
+    async with broker_on(cloud) as broker, broker.lease(A_4090) as lease:
+        cloud.machine_vanishes(1)
+        cloud.job_takes(0.5)
+        await lease.run(["x"])
+        await anyio.sleep(300)
+        running = list(cloud.running)
+        with pytest.raises(LeaseReleased, match="vanished"):
+            await lease.run(["y"])
+
+    assert running == []
+
+
+async def test_an_incomplete_list_concludes_nothing(
+    cloud: ScriptedCloud, broker_on: MakeBroker
+) -> None:
+    """While the provider cannot list its machines, a sweep says so and judges nothing."""
+    async with broker_on(cloud, sweep=False) as broker, broker.lease(A_4090):
+        await anyio.sleep(100)
+        cloud.inventory_fails(times=1)
+        (swept,) = await broker.sweep()
+
+    assert (swept.complete, swept.verdicts) == (False, ())
+
+
+def test_marks_of_other_ledgers_do_not_verify() -> None:
+    """A mark is ours only with our key."""
+    mark = Mark.make(b"k" * 32, "aaaaaaaa", b"0123456789")
+
+    assert mark.verifies(b"k" * 32)
+    assert not mark.verifies(b"x" * 32)
