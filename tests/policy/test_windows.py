@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import zoneinfo
+from collections.abc import Iterator
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
@@ -33,6 +35,17 @@ def moment(text: str, zone: str = "Europe/Berlin") -> float:
     return datetime.fromisoformat(text).replace(tzinfo=ZoneInfo(zone)).timestamp()
 
 
+@pytest.fixture
+def no_zone_data() -> Iterator[None]:
+    """No zone database on this system."""
+    before = zoneinfo.TZPATH
+    zoneinfo.reset_tzpath(())
+    ZoneInfo.clear_cache()
+    yield
+    zoneinfo.reset_tzpath(before)
+    ZoneInfo.clear_cache()
+
+
 class TestDay:
     @pytest.mark.parametrize(
         ("day", "hours"), [("2026-03-29", 23), ("2026-10-25", 25), ("2026-06-01", 24)]
@@ -64,14 +77,8 @@ class TestDay:
         assert day_of(late, "UTC")[0] == moment("2026-06-01T00:00", "UTC")
         assert day_of(late, "Europe/Berlin")[0] == moment("2026-06-02T00:00")
 
-    def test_the_default_zone_needs_no_zone_data(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_default_zone_needs_no_zone_data(self, no_zone_data: None) -> None:
         """A container without a zone database can still have a daily budget in UTC."""
-
-        def missing(key: str) -> ZoneInfo:
-            raise LookupError(f"no time zone found with key {key}")
-
-        monkeypatch.setattr("gpubroker.policy.windows.ZoneInfo", missing)
-
         assert day_of(86_400.0 * 2 + 5, "UTC") == (86_400.0 * 2, 86_400.0 * 3)
 
     @given(moments, zones)

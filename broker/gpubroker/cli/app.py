@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gpubroker.cli import options
-from gpubroker.cli.command import Json, command, LedgerPath
+from gpubroker.cli.command import Json, LedgerPath, command
 
 if TYPE_CHECKING:
     from gpubroker.model.jobs import Job
@@ -43,7 +43,12 @@ Version = Annotated[
 
 
 @app.callback()
-def everywhere(ctx: typer.Context, ledger: LedgerPath = None, version: Version = False) -> None:
+def everywhere(
+    ctx: typer.Context,
+    ledger: LedgerPath = None,
+    version: Version = False,  # noqa: ARG001 - its callback does it all
+) -> None:
+    """Rent the cheapest GPU that can do a job, run it, bring the results back, give it up."""
     ctx.obj = ledger
 
 

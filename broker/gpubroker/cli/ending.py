@@ -13,7 +13,7 @@ from gpubroker.cli.interrupts import Stopped
 from gpubroker.cli.ledger import opened
 from gpubroker.cli.proof import all_proven
 from gpubroker.errors import BrokerError, InvalidValue
-from gpubroker.model.leases import LeaseRow, LeaseState
+from gpubroker.model.leases import LeaseRow, LeaseState, ReleaseState
 from gpubroker.model.money import ZERO, Money
 from gpubroker.model.results import JobState, Result
 from gpubroker.policy.pricing import spent

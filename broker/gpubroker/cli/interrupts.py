@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Final, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any, Final, TypeVar
 
 import anyio
 
 T = TypeVar("T")
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_SIGNALS: Final = {
+    signal.SIGINT: "interrupted",
+    signal.SIGTERM: "asked to terminate",
+    signal.SIGHUP: "the terminal was closed",
+}
 
 
-class Stopped(Exception):  # noqa: N818 - not an error: somebody wanted it
-    """The work was stopped from outside; `code` is what to exit with."""
+class Stopped(Exception):
+    """The work was stopped from outside, by somebody who wanted that.
+
+    Attributes:
+        code: what to exit with.
+    """
 
     def __init__(self, code: int, why: str) -> None:
         self.code = code
@@ -50,7 +58,7 @@ class Stop:
         self,
         work: Callable[[], Awaitable[T]],
         *,
-        beside: Callable[[], Awaitable[None]] | None = None,
+        beside: Callable[[], Coroutine[Any, Any, None]] | None = None,
     ) -> T:
         """Do `work`; a signal stops it, and a second one ends the process.
 
@@ -83,4 +91,4 @@ class Stop:
         async for number in signals:
             if self._stopped is not None:
                 os._exit(128 + number)
-            await self.now(128 + number, f"stopped by {number.name}")
+            await self.now(128 + number, _SIGNALS[number])

@@ -49,6 +49,8 @@ class Narration:
         form = _WRONG.get(event.kind)
         if form is not None:
             self._progress.wrong(form.format(text=event.text, provider=event.provider))
+        elif event.kind is EventKind.NOTE:
+            self._progress.line(f"{event.provider}: {event.text}")
         elif event.kind is EventKind.FOUND:
             self._progress.line(f"found by the sweep: {event.text}")
         elif event.lease_id is not None and event.lease_id not in self.leases:

@@ -12,8 +12,8 @@ from gpubroker.cli.interrupts import Stop, Stopped
 from gpubroker.cli.proof import all_proven, prove
 from gpubroker.cli.screen import Page, Table, say, show, show_json
 from gpubroker.errors import InvalidValue, ProviderError, StaleOwner
-from gpubroker.model.machines import Machine
 from gpubroker.model.leases import ReleaseState
+from gpubroker.model.machines import Machine
 from gpubroker.policy.sweeping import Finding
 from gpubroker.settings import Settings
 

@@ -11,9 +11,8 @@ from gpubroker.cli.durations import shown
 from gpubroker.cli.screen import Page, Table
 from gpubroker.lifecycle.reap import Swept
 from gpubroker.model.decisions import Attempt, DecisionRecord, Verdict
-from gpubroker.model.leases import LeaseRow
+from gpubroker.model.leases import LeaseRow, ReleaseState
 from gpubroker.model.money import Money
-from gpubroker.model.leases import ReleaseState
 from gpubroker.policy.sweeping import Finding
 from gpubroker.policy.sweeping import Verdict as Found
 from gpubroker.settings import Setting
@@ -201,7 +200,7 @@ def _found_row(swept: Swept, found: Found, releases: Mapping[str, ReleaseState])
     return [
         swept.provider,
         str(found.finding),
-        _or_none(lease and lease.id),
+        NONE if lease is None else lease.id,
         _or_none(named),
         _done(found, None if lease is None else releases.get(lease.id)),
     ]

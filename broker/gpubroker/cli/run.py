@@ -185,10 +185,9 @@ class _Running:
                 except BrokerError as problem:
                     self._tell(problem)
         self._progress.line(
-            f"{why}: releasing the machine. Press Ctrl-C again to leave at once;"
-            " the release request is on record, and `gpubroker reap` carries it out"
+            f"{why}: releasing the machine; press Ctrl-C again to leave at once"
+            " (the release request is on record)"
         )
-        self._progress.step("releasing the machine")
 
     async def _read_cost(self) -> Money | None:
         if self._broker is None:

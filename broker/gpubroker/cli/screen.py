@@ -61,14 +61,15 @@ def _draw(page: Page, tables: Sequence[Table]) -> None:
     for line in page.heading:
         console.print(Text(harmless(line)))
     for table in tables:
-        drawing = Drawing(box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
-        drawing.title, drawing.title_justify = table.title or None, "left"
+        if table.title:
+            console.print(Text(f"\n{table.title}", style="bold"))
+        drawing = Drawing(box=SIMPLE_HEAD, header_style="dim", pad_edge=False, show_edge=False)
         for column in table.columns:
             right = column.startswith(">")
             drawing.add_column(
                 Text(column.removeprefix(">")),
                 justify="right" if right else "left",
-                no_wrap=right,
+                no_wrap=right or column == table.columns[0],
                 overflow="fold",
             )
         for row in table.rows:

@@ -5,13 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import Final
 
+from gpubroker.errors import InvalidValue
 from gpubroker.model.money import ZERO, Money
 from gpubroker.model.requirements import TrustTier
 
 _HOUR: Final = Decimal(3600)
+#: Counting quanta is exact, whatever the caller's context says.
+_EXACT: Final = Context(prec=64)
+
+SAME_MOMENT: Final = Decimal("0.000001")
+"""Two moments closer than this, in seconds, are one: Unix time as a float is no finer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,9 +41,20 @@ class Price:
         return self.machine + self.disk
 
     def for_seconds(self, seconds: float, *, quantum: float = 1.0) -> Money:
-        """USD for a machine held this long, in whole billing quanta (seconds)."""
-        billed = math.ceil(max(seconds, 0.0) / quantum) * quantum
-        return Money(self.hourly.amount * Decimal(str(billed)) / _HOUR)
+        """USD for a machine held this long, in whole billing quanta (seconds).
+
+        A quantum is begun once it is longer than `SAME_MOMENT`.
+
+        Raises:
+            InvalidValue: `seconds` is not finite.
+        """
+        if not math.isfinite(seconds):
+            raise InvalidValue("seconds", seconds, "must be a finite number")
+        length = _EXACT.subtract(Decimal(str(seconds)), SAME_MOMENT)
+        unit = Decimal(str(quantum))
+        whole, begun = _EXACT.divmod(max(length, Decimal(0)), unit)
+        quanta = whole + 1 if begun else whole
+        return self.hourly * _EXACT.multiply(quanta, unit) / _HOUR
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

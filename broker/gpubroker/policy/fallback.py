@@ -40,15 +40,17 @@ def condemned(failure: ProviderError, failed: Offer, other: Offer) -> bool:
     """Whether the failure of one offer rules another one out for this request."""
     if other.provider != failed.provider:
         return False
+    if other.id == failed.id:
+        return True
     scope = Scope.ACCOUNT if failure.kind in _ACCOUNT else failure.scope
     match scope:
         case Scope.OFFER:
-            return other.id == failed.id
+            return False
         case Scope.HOST:
-            return other.id == failed.id or (failed.host is not None and other.host == failed.host)
+            return failed.host is not None and other.host == failed.host
         case Scope.MODEL:
             return other.gpu == failed.gpu
         case Scope.REGION:
-            return other.region == failed.region
+            return failed.region is not None and other.region == failed.region
         case Scope.PROVIDER | Scope.ACCOUNT:
             return True

@@ -8,7 +8,8 @@ from typing import Final
 from gpubroker.model.decisions import Constraint, Rejection
 from gpubroker.model.facts import ProviderFacts
 from gpubroker.model.gpus import gpu_matches
-from gpubroker.model.offers import Offer
+from gpubroker.model.money import Money
+from gpubroker.model.offers import Offer, Price
 from gpubroker.model.ranges import Range
 from gpubroker.model.requirements import Requirements
 
@@ -36,6 +37,9 @@ _AMOUNTS: Final[
     (Constraint.DOWNLOAD, lambda r: r.download, lambda o: o.download, " Mbit/s"),
     (Constraint.UPLOAD, lambda r: r.upload, lambda o: o.upload, " Mbit/s"),
 )
+
+#: USD per hour that no machine costs: some unit was mistaken for another.
+_ABSURD: Final = Money(100_000)
 
 
 def reject(
@@ -78,10 +82,21 @@ def _other_reasons(
     if r.ports and not facts.ports:
         return Rejection(Constraint.PORTS, ", ".join(map(str, r.ports)), "opens no ports")
     hourly = offer.price.hourly
-    if offer.price.machine.amount < 0 or offer.price.disk.amount < 0 or (facts.paid and not hourly):
-        return Rejection(Constraint.PRICE_INVALID, "a price above zero", f"{hourly}/h")
+    if (wrong := _senseless(offer.price, facts)) is not None:
+        return Rejection(Constraint.PRICE_INVALID, "a price above zero", wrong)
+    if hourly >= _ABSURD:
+        return Rejection(Constraint.PRICE_INVALID, f"less than {_ABSURD}/h", f"{hourly}/h")
     if r.max_price is not None and hourly > r.max_price:
         return Rejection(Constraint.MAX_PRICE, f"{r.max_price}/h at most", f"{hourly}/h")
-    if offer.expires_at is not None and offer.expires_at <= now:
+    # An expiry that is no number is not later than anything, and so has passed.
+    if offer.expires_at is not None and not offer.expires_at > now:
         return Rejection(Constraint.EXPIRED, "an offer that still holds", "expired")
     return None
+
+
+def _senseless(price: Price, facts: ProviderFacts) -> str | None:
+    """What is wrong with a price: nothing is ever paid to the one who rents."""
+    if min(price.machine.amount, price.disk.amount) < 0 or (facts.paid and not price.hourly):
+        return f"{price.hourly}/h"
+    traffic = min(price.upload, price.download, key=lambda money: money.amount)
+    return f"{traffic} per GB" if traffic.amount < 0 else None

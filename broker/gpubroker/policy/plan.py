@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from gpubroker.errors import InvalidValue
 from gpubroker.model.decisions import Constraint, Rejection, Verdict
 from gpubroker.model.facts import ProviderFacts
 from gpubroker.model.money import Money
+from gpubroker.model.names import is_a
 from gpubroker.model.offers import Offer
 from gpubroker.model.requirements import Requirements
 from gpubroker.policy.matching import reject
@@ -48,6 +51,9 @@ def plan(
     """A verdict on every offer: those that fit, best first, then the others with the reason.
 
     Ties go by provider and offer id, so that the same offers give the same plan in any order.
+
+    Raises:
+        InvalidValue: the ranking gave an offer something else than a number.
     """
     fitting: list[tuple[float, str, str, Offer]] = []
     rejected: list[Verdict] = []
@@ -56,7 +62,7 @@ def plan(
             offer, facts[offer.provider], terms
         )
         if rejection is None:
-            fitting.append((ranking(offer), offer.provider, offer.id, offer))
+            fitting.append((_score(ranking, offer), offer.provider, offer.id, offer))
         else:
             rejected.append(Verdict(offer=offer, rejection=rejection))
     fitting.sort(key=lambda entry: entry[:3])
@@ -66,6 +72,14 @@ def plan(
         for rank, (score, _, _, offer) in enumerate(fitting)
     )
     return (*ranked, *rejected)
+
+
+def _score(ranking: Ranking, offer: Offer) -> float:
+    score = ranking(offer)
+    # Not-a-number has no place in any order: the plan would depend on who answered first.
+    if not is_a(score, int, float) or math.isnan(score):
+        raise InvalidValue("ranking", score, f"must give {offer.id} a number")
+    return score
 
 
 def _over_budget(offer: Offer, facts: ProviderFacts, terms: Terms) -> Rejection | None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from decimal import ROUND_CEILING, Decimal
 
 from gpubroker.model.facts import ProviderFacts
 from gpubroker.model.leases import LeaseRow
 from gpubroker.model.money import Money
-from gpubroker.model.offers import Price
+from gpubroker.model.offers import SAME_MOMENT, Price
 
 DEFAULT_LIFETIME = 3600.0
 """Seconds that a machine may live where nothing else is said."""
@@ -23,11 +22,12 @@ SHORTEST_LIFETIME = 60.0
 def worst_case(price: Price, lifetime: float, facts: ProviderFacts) -> Money:
     """USD that a machine can cost at the most: its whole lifetime and the time it takes to go.
 
-    Rounded up to whole micro-dollars, as the ledger reserves it.
+    Whole micro-dollars, as the ledger reserves it; the rate too is rounded up to them, as the
+    ledger keeps it, so that no lease can cost more than was reserved for it.
     """
-    seconds = lifetime + facts.release_margin
-    exact = price.for_seconds(seconds, quantum=facts.billing_quantum)
-    return Money(exact.amount.quantize(Decimal("0.000001"), ROUND_CEILING))
+    rate = Price(machine=Money.from_micros(price.hourly.micros_up))
+    seconds = lifetime + facts.release_margin + float(SAME_MOMENT)
+    return Money.from_micros(rate.for_seconds(seconds, quantum=facts.billing_quantum).micros_up)
 
 
 def lifetime_within(

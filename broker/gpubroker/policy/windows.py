@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 
@@ -11,7 +11,8 @@ def day_of(now: float, timezone: str) -> tuple[float, float]:
 
     A day on which clocks change is 23 or 25 hours long.
     """
-    zone = ZoneInfo(timezone)
+    # UTC must not need a zone database, which slim containers lack.
+    zone = UTC if timezone == "UTC" else ZoneInfo(timezone)
     today = datetime.fromtimestamp(now, zone).date()
 
     def midnight(day: date) -> float:

@@ -34,7 +34,8 @@ def _hostile(message: str) -> ProviderError:
 def _components(name: str) -> tuple[str, ...]:
     path = PurePosixPath(name)
     parts = path.parts
-    if not parts or path.is_absolute() or "\0" in name or "\\" in name:
+    is_text = all(not "\ud800" <= letter <= "\udfff" for letter in name)
+    if not parts or path.is_absolute() or "\0" in name or "\\" in name or not is_text:
         raise _hostile(f"the machine sent an output with an impossible name: {name[:80]!r}")
     if len(parts) > _DEPTH_LIMIT or any(
         part == ".." or len(part.encode()) > _NAME_LIMIT for part in parts

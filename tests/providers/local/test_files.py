@@ -116,3 +116,12 @@ async def test_outputs_of_a_job_that_failed_come_back_too(house: House) -> None:
     assert failed.files["log"].size == 8
     assert (late.outcome.state, list(late.files)) == (JobState.TIMED_OUT, ["log"])
     assert never.missing == ["log"]
+
+
+async def test_output_whose_name_is_no_text_is_refused_plainly(house: House) -> None:
+    """A name that no record could hold is an error of its own, not a crash."""
+    provider = house.provider()
+    machine = await house.rent(provider)
+
+    with pytest.raises(ProviderError, match="impossible name"):
+        await house.run(provider, machine, r"touch $(printf '\377').png", outputs="*.png")
