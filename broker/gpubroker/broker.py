@@ -115,8 +115,7 @@ class AsyncBroker(AsyncContextManagerMixin):
         self._plugins = None if plugins is None else list(plugins)
         self._on_event = on_event
         self._now = now
-        self._source = random.Random(seed)  # noqa: S311 - ids and jitter; keys come from the system
-        self._entropy = os.urandom if seed is None else self._source.randbytes
+        self._seed = seed
         self._deadlines = deadlines or Deadlines()
         self._release_wait = release_wait
         self._close_wait = close_wait
@@ -155,22 +154,25 @@ class AsyncBroker(AsyncContextManagerMixin):
                     raise problem
 
     async def _open_parts(self, stack: AsyncExitStack) -> Parts:
+        # Made here and not with the broker: forked workers must not draw the same ids.
+        source = random.Random(self._seed)  # noqa: S311 - ids and jitter; keys come from the system
+        entropy = os.urandom if self._seed is None else source.randbytes
         path = None if str(self.settings.ledger) == ":memory:" else self.settings.ledger
-        ledger = Ledger(path, entropy=self._entropy(5))
+        ledger = Ledger(path, entropy=entropy(5))
         stack.callback(ledger.close)
         watchdog = Watchdog(1.0, self._report_blocking)
         watchdog.start()
         stack.callback(watchdog.stop)
         providers = await self._open_providers(stack, watchdog)
         parts = Parts(
-            ledger=LedgerAccess(ledger, patience=10.0, source=self._source),
+            ledger=LedgerAccess(ledger, patience=10.0, source=source),
             ledger_id=ledger.id,
-            mark_key=load_mark_key(path, os.environ, self._entropy(32)),
-            identity=Identity.own(f"broker-{self._source.getrandbits(48):012x}"),
+            mark_key=load_mark_key(path, os.environ, entropy(32)),
+            identity=Identity.own(f"broker-{source.getrandbits(48):012x}"),
             providers=providers,
             readings={name: Readings(p, self._now) for name, p in providers.items()},
             now=self._now,
-            source=self._source,
+            source=source,
         )
         if self._on_event is not None:
             parts.listeners.append(self._on_event)

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -37,17 +37,24 @@ Start = Callable[[str], "subprocess.Popen[str]"]
 
 
 @pytest.fixture
-def start(environment: dict[str, str], tmp_path: Path) -> Start:
-    """Starts a Python program in a process of its own."""
+def start(environment: dict[str, str], tmp_path: Path) -> Iterator[Start]:
+    """Starts a Python program in a process of its own, which does not outlive the test."""
+    programs: list[subprocess.Popen[str]] = []
 
     def start(program: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(program)],
-            env=environment,
-            cwd=tmp_path,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+        programs.append(
+            subprocess.Popen(
+                [sys.executable, "-c", textwrap.dedent(program)],
+                env=environment,
+                cwd=tmp_path,
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
         )
+        return programs[-1]
 
-    return start
+    yield start
+    for program in programs:
+        with program:
+            program.kill()

@@ -193,9 +193,9 @@ def test_an_interrupt_of_the_calling_thread_cancels_the_call(start: Start) -> No
     """Ctrl-C in synchronous code ends the job and gives the machine up before it goes on."""
     program = start(
         """
-        import _thread, threading, time
+        import os, signal, threading, time
         from gpubroker import Broker
-        threading.Timer(1.5, _thread.interrupt_main).start()
+        threading.Timer(1.5, os.kill, [os.getpid(), signal.SIGINT]).start()
         began = time.monotonic()
         try:
             with Broker() as broker:
