@@ -15,7 +15,7 @@ from typing import Self
 import anyio
 from anyio import AsyncContextManagerMixin
 
-from gpubroker.errors import BrokerClosed, InvalidValue, JobError, ProviderError
+from gpubroker.errors import BrokerClosed, InvalidValue, JobError, LedgerBusy, ProviderError
 from gpubroker.ledger.access import LedgerAccess
 from gpubroker.ledger.ledger import Ledger
 from gpubroker.ledger.mark_key import load_mark_key
@@ -158,7 +158,7 @@ class AsyncBroker(AsyncContextManagerMixin):
         source = random.Random(self._seed)  # noqa: S311 - ids and jitter; keys come from the system
         entropy = os.urandom if self._seed is None else source.randbytes
         path = None if str(self.settings.ledger) == ":memory:" else self.settings.ledger
-        ledger = Ledger(path, entropy=entropy(5))
+        ledger = await _open_ledger(path, entropy(5), source)
         stack.callback(ledger.close)
         watchdog = Watchdog(1.0, self._report_blocking)
         watchdog.start()
@@ -509,6 +509,18 @@ class AsyncBroker(AsyncContextManagerMixin):
         return await self._parts().ledger(
             lambda ledger: violations(ledger.leases(open_only=False), ledger.events())
         )
+
+
+async def _open_ledger(path: Path | None, entropy: bytes, source: random.Random) -> Ledger:
+    """Open the ledger; several processes may be making it at the same moment."""
+    give_up = anyio.current_time() + 10.0
+    while True:
+        try:
+            return Ledger(path, entropy=entropy)
+        except LedgerBusy:
+            if anyio.current_time() >= give_up:
+                raise
+        await anyio.sleep(source.uniform(0.005, 0.05))
 
 
 def _amount(field: str, value: Money | float | str) -> Money:

@@ -21,7 +21,7 @@ from gpubroker.ledger.rows import (
     lease_values,
     owner_from,
 )
-from gpubroker.ledger.schema import migrate
+from gpubroker.ledger.schema import is_current, migrate
 from gpubroker.ledger.store import Store
 from gpubroker.model.decisions import DecisionRecord
 from gpubroker.model.leases import LeaseRow, LeaseState, LedgerEvent
@@ -52,13 +52,25 @@ class Ledger:
 
     def __init__(self, path: Path | None, *, entropy: bytes, busy: float = 0.2) -> None:
         self._store = Store(path, busy=busy)
-        with self._store.transaction() as sql:
-            migrate(sql)
-            sql.execute(
-                "INSERT INTO facts VALUES ('ledger id', :id) ON CONFLICT DO NOTHING",
-                {"id": ledger_id(entropy)},
-            )
-            self.id = str(_value(sql, "SELECT value FROM facts WHERE name = 'ledger id'"))
+        try:
+            self.id = self._prepare(entropy)
+        except LedgerError:
+            self.close()
+            raise
+
+    def _prepare(self, entropy: bytes) -> str:
+        """Bring the tables up to date, where they are not, and return the ledger's id."""
+        with self._store.reading() as sql:
+            current = is_current(sql)
+        if not current:
+            with self._store.transaction() as sql:
+                migrate(sql)
+                sql.execute(
+                    "INSERT INTO facts VALUES ('ledger id', :id) ON CONFLICT DO NOTHING",
+                    {"id": ledger_id(entropy)},
+                )
+        with self._store.reading() as sql:
+            return str(_value(sql, "SELECT value FROM facts WHERE name = 'ledger id'"))
 
     @property
     def path(self) -> Path | None:

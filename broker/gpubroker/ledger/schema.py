@@ -52,6 +52,12 @@ _FIRST: Final = (
 MIGRATIONS: Final[tuple[Callable[[sqlite3.Connection], None], ...]] = (_m001_first,)
 
 
+def is_current(connection: sqlite3.Connection) -> bool:
+    """Whether the tables are those of this version, so that nothing has to be written."""
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    return version == len(MIGRATIONS)
+
+
 def migrate(connection: sqlite3.Connection) -> None:
     """Bring the tables up to this version. Called inside a transaction.
 

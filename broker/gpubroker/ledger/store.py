@@ -40,12 +40,16 @@ class Store:
                 ":memory:" if path is None else path, timeout=busy, isolation_level=None
             )
             self._connection.row_factory = sqlite3.Row
+        except OSError as error:
+            raise LedgerUnusable(f"cannot open the ledger {path}: {error.strerror}") from error
+        try:
             with self._translated():
                 # Power loss after a commit must not undo it: a create may have left on its word.
                 self._connection.execute("PRAGMA synchronous = FULL")
                 self._connection.execute("PRAGMA journal_mode = WAL")
-        except OSError as error:
-            raise LedgerUnusable(f"cannot open the ledger {path}: {error.strerror}") from error
+        except LedgerError:
+            self._connection.close()
+            raise
 
     @contextmanager
     def transaction(self) -> Generator[sqlite3.Connection]:
