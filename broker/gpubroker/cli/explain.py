@@ -17,7 +17,7 @@ def explain(settings: Settings, lease_id: str | None, *, as_json: bool) -> int:
     with opened(settings) as ledger:
         record = _record(ledger, lease_id)
     if as_json:
-        show_json(None if record is None else to_plain(DecisionRecord, record))
+        show_json({} if record is None else to_plain(DecisionRecord, record))
     elif record is None:
         say(f"nothing was ever asked for with {settings.ledger}")
     else:

@@ -72,8 +72,9 @@ def run(settings: Settings, asked: Asked, *, quiet: bool, as_json: bool) -> int:
     progress.end()
     for line in ending.lines(progress.elapsed):
         (progress.line if ending.well else progress.wrong)(line)
-    output.finish()
-    messages.finish()
+    if ending.stopped is None:
+        output.finish()
+        messages.finish()
     if as_json:
         show_json(ending.as_data())
     return ending.code

@@ -57,7 +57,8 @@ def _draw(page: Page, tables: Sequence[Table]) -> None:
     from rich.table import Table as Drawing
     from rich.text import Text
 
-    console = Console(highlight=False)
+    plain = bool(os.environ.get("NO_COLOR"))
+    console = Console(highlight=False, color_system=None if plain else "auto")
     for line in page.heading:
         console.print(Text(harmless(line)))
     for table in tables:
