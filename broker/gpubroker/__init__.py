@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gpubroker.broker import AsyncBroker, ProviderStatus
+    from gpubroker.broker import AsyncBroker
     from gpubroker.errors import (
         AcquireError,
         AcquireStopped,
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     )
     from gpubroker.lifecycle.lease import AsyncLease
     from gpubroker.lifecycle.reap import Swept
+    from gpubroker.lifecycle.standing import ProviderStatus
     from gpubroker.model.decisions import (
         Attempt,
         AttemptState,
@@ -221,7 +222,7 @@ _MODULE_OF = {
     "ProviderFacts": "model.facts",
     "ProviderPlugin": "hookspecs",
     "ProviderProblem": "model.decisions",
-    "ProviderStatus": "broker",
+    "ProviderStatus": "lifecycle.standing",
     "Range": "model.ranges",
     "Ranking": "policy.plan",
     "ReceivedFile": "transport.receive",

@@ -2,70 +2,39 @@
 
 from __future__ import annotations
 
-import os
-import random
-import sys
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
 import anyio
 from anyio import AsyncContextManagerMixin
 
-from gpubroker.errors import BrokerClosed, InvalidValue, JobError, LedgerBusy, ProviderError
-from gpubroker.ledger.access import LedgerAccess
-from gpubroker.ledger.ledger import Ledger
-from gpubroker.ledger.mark_key import load_mark_key
+from gpubroker.errors import BrokerClosed, InvalidValue, JobError
 from gpubroker.ledger.rows import Limit
+from gpubroker.ledger.verify import violations
 from gpubroker.lifecycle.acquire import Acquisition, Wish
 from gpubroker.lifecycle.lease import AsyncLease
-from gpubroker.lifecycle.owner import Identity
+from gpubroker.lifecycle.opening import open_parts
 from gpubroker.lifecycle.parts import Parts
 from gpubroker.lifecycle.quoting import ask_all
-from gpubroker.lifecycle.readings import Readings
 from gpubroker.lifecycle.reap import Reaper, Swept
+from gpubroker.lifecycle.standing import ProviderStatus, statuses
 from gpubroker.lifecycle.supervise import Supervisor
 from gpubroker.model.decisions import DecisionRecord
-from gpubroker.model.events import Event, EventKind
+from gpubroker.model.events import Event
 from gpubroker.model.jobs import Job
 from gpubroker.model.leases import LeaseRow, LedgerEvent, ReleaseState
-from gpubroker.model.money import Money
+from gpubroker.model.money import Money, parse_money
 from gpubroker.model.requirements import Requirements
 from gpubroker.model.results import JobState, Result
-from gpubroker.plugins import (
-    BrokenPlugin,
-    Deadlines,
-    Plugin,
-    Provider,
-    discover,
-    open_provider,
-)
+from gpubroker.plugins import Deadlines, Plugin
 from gpubroker.policy.plan import Ranking, Terms, cheapest, plan
 from gpubroker.policy.windows import day_of
-from gpubroker.settings import Budget, Settings, load, why_off
+from gpubroker.settings import Budget, Settings, load
 from gpubroker.transport.job_io import OutputCallback
-from gpubroker.watchdog import Watchdog
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProviderStatus:
-    """One provider, whether it takes part, and why not.
-
-    Attributes:
-        origin: the distribution that it comes from.
-        on: it can be rented from.
-        why: why it is off, or what is wrong with it; empty if nothing is.
-        paid: its machines cost money; ``None`` where that is not known.
-    """
-
-    name: str
-    origin: str
-    on: bool
-    why: str = ""
-    paid: bool | None = None
 
 
 class AsyncBroker(AsyncContextManagerMixin):
@@ -110,7 +79,9 @@ class AsyncBroker(AsyncContextManagerMixin):
         if ledger is not None:
             self.settings = replace(self.settings, ledger=Path(ledger))
         if budget is not None:
-            given = budget if isinstance(budget, Budget) else Budget(job=_amount("budget", budget))
+            given = (
+                budget if isinstance(budget, Budget) else Budget(job=parse_money("budget", budget))
+            )
             self.settings = replace(self.settings, budget=given)
         self._plugins = None if plugins is None else list(plugins)
         self._on_event = on_event
@@ -120,8 +91,6 @@ class AsyncBroker(AsyncContextManagerMixin):
         self._release_wait = release_wait
         self._close_wait = close_wait
         self._sweep = sweep
-        self._broken: list[BrokenPlugin] = []
-        self._slow: dict[str, str] = {}
         self._open: tuple[Parts, Supervisor, Reaper] | None = None
 
     # ---- opening and closing --------------------------------------------------------------
@@ -129,7 +98,16 @@ class AsyncBroker(AsyncContextManagerMixin):
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[Self]:
         async with AsyncExitStack() as stack:
-            parts = await self._open_parts(stack)
+            parts = await open_parts(
+                stack,
+                self.settings,
+                self._plugins,
+                deadlines=self._deadlines,
+                now=self._now,
+                seed=self._seed,
+            )
+            if self._on_event is not None:
+                parts.listeners.append(self._on_event)
             problem: BaseException | None = None
             try:
                 async with anyio.create_task_group() as tasks:
@@ -152,63 +130,6 @@ class AsyncBroker(AsyncContextManagerMixin):
                 self._open = None
                 if problem is not None:
                     raise problem
-
-    async def _open_parts(self, stack: AsyncExitStack) -> Parts:
-        # Made here and not with the broker: forked workers must not draw the same ids.
-        source = random.Random(self._seed)  # noqa: S311 - ids and jitter; keys come from the system
-        entropy = os.urandom if self._seed is None else source.randbytes
-        path = None if str(self.settings.ledger) == ":memory:" else self.settings.ledger
-        ledger = await _open_ledger(path, entropy(5), source)
-        stack.callback(ledger.close)
-        watchdog = Watchdog(1.0, self._report_blocking)
-        watchdog.start()
-        stack.callback(watchdog.stop)
-        providers = await self._open_providers(stack, watchdog)
-        parts = Parts(
-            ledger=LedgerAccess(ledger, patience=10.0, source=source),
-            ledger_id=ledger.id,
-            mark_key=load_mark_key(path, os.environ, entropy(32)),
-            identity=Identity.own(f"broker-{source.getrandbits(48):012x}"),
-            providers=providers,
-            readings={name: Readings(p, self._now) for name, p in providers.items()},
-            now=self._now,
-            source=source,
-        )
-        if self._on_event is not None:
-            parts.listeners.append(self._on_event)
-        return parts
-
-    async def _open_providers(
-        self, stack: AsyncExitStack, watchdog: Watchdog
-    ) -> dict[str, Provider]:
-        if self._plugins is None:
-            plugins, self._broken = discover()
-        else:
-            plugins, self._broken = self._plugins, []
-        providers: dict[str, Provider] = {}
-        for plugin in plugins:
-            account = self.settings.account(plugin.name)
-            opening = open_provider(
-                plugin, account, self._plugin_event(plugin), self._deadlines, watchdog
-            )
-            try:
-                providers[plugin.name] = await stack.enter_async_context(opening)
-            except (ProviderError, InvalidValue) as error:
-                self._broken.append(BrokenPlugin(plugin.name, plugin.origin, str(error)))
-        return providers
-
-    def _plugin_event(self, plugin: Plugin) -> Callable[[str, str], None]:
-        def emit(kind: str, text: str) -> None:
-            if self._open is not None:
-                parts = self._open[0]
-                parts.emit(EventKind.NOTE, f"{kind}: {text}", provider=plugin.name)
-
-        return emit
-
-    def _report_blocking(self, label: str, seconds: float) -> None:
-        """May be called from another thread, so it only leaves a note."""
-        name, _, hook = label.partition(".")
-        self._slow[name] = f"its hook {hook} blocked the event loop for {seconds:.1f} s"
 
     def _parts(self) -> Parts:
         return self._opened()[0]
@@ -372,7 +293,7 @@ class AsyncBroker(AsyncContextManagerMixin):
         tags: Sequence[str] = (),
     ) -> Wish:
         limits = self.settings.budget
-        allowance = limits.job if budget is None else _amount("budget", budget)
+        allowance = limits.job if budget is None else parse_money("budget", budget)
         if lifetime is not None and not 0 < lifetime < float("inf"):
             raise InvalidValue("lifetime", lifetime, "must be a positive number of seconds")
         budgets: list[Limit] = []
@@ -380,11 +301,11 @@ class AsyncBroker(AsyncContextManagerMixin):
             since, until = day_of(self._now(), limits.timezone)
             budgets.append(Limit("budget of this day", limits.day, since=since, until=until))
         limited = limits.set or budget is not None
-        on = {s.name for s in self._statuses(limited=limited) if s.on}
+        standing = statuses(self._parts(), self.settings, limited=limited)
         return Wish(
             requirements=requirements,
             ranking=ranking,
-            providers=frozenset(on),
+            providers=frozenset(status.name for status in standing if status.on),
             allowance=allowance,
             budgets=tuple(budgets),
             lifetime=lifetime,
@@ -397,41 +318,7 @@ class AsyncBroker(AsyncContextManagerMixin):
 
     async def providers(self) -> list[ProviderStatus]:
         """Every installed provider: taking part, off, or broken, and why."""
-        self._parts()
-        broken = [
-            ProviderStatus(name=b.name, origin=b.origin, on=False, why=b.problem)
-            for b in self._broken
-        ]
-        limited = self.settings.budget.set
-        return sorted([*self._statuses(limited=limited), *broken], key=lambda s: s.name)
-
-    def _statuses(self, *, limited: bool) -> list[ProviderStatus]:
-        statuses: list[ProviderStatus] = []
-        for name, provider in self._parts().providers.items():
-            account = self.settings.account(name)
-            off = why_off(
-                provider.facts,
-                account,
-                limited=limited,
-                named=provider.given or self._named(name, provider),
-                keyed=provider.given or account.key is not None or account.url is not None,
-                real=not provider.given and account.url is None,
-                under_test="pytest" in sys.modules,
-            )
-            statuses.append(
-                ProviderStatus(
-                    name=name,
-                    origin=provider.origin,
-                    on=off is None,
-                    why=off or self._slow.get(name, ""),
-                    paid=provider.facts.paid,
-                )
-            )
-        return statuses
-
-    def _named(self, name: str, provider: Provider) -> bool:
-        options: Mapping[str, str] = self.settings.providers.get(name, {})
-        return provider.origin.startswith("gpubroker ") or options.get("enabled") == "true"
+        return statuses(self._parts(), self.settings, limited=self.settings.budget.set)
 
     async def leases(self, *, open_only: bool = True) -> list[LeaseRow]:
         """The leases of this ledger, whichever process holds them, the newest first."""
@@ -504,27 +391,6 @@ class AsyncBroker(AsyncContextManagerMixin):
 
     async def verify(self) -> list[str]:
         """Replay the ledger against its own rules; returns what does not hold, one line each."""
-        from gpubroker.ledger.verify import violations
-
         return await self._parts().ledger(
             lambda ledger: violations(ledger.leases(open_only=False), ledger.events())
         )
-
-
-async def _open_ledger(path: Path | None, entropy: bytes, source: random.Random) -> Ledger:
-    """Open the ledger; several processes may be making it at the same moment."""
-    give_up = anyio.current_time() + 10.0
-    while True:
-        try:
-            return Ledger(path, entropy=entropy)
-        except LedgerBusy:
-            if anyio.current_time() >= give_up:
-                raise
-        await anyio.sleep(source.uniform(0.005, 0.05))
-
-
-def _amount(field: str, value: Money | float | str) -> Money:
-    amount = Money(value)
-    if amount < Money(0):
-        raise InvalidValue(field, value, "must not be negative")
-    return amount

@@ -19,10 +19,11 @@ from typing import Any, ParamSpec, Self, TypeVar
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from gpubroker.broker import AsyncBroker, ProviderStatus
+from gpubroker.broker import AsyncBroker
 from gpubroker.errors import BrokerClosed
 from gpubroker.lifecycle.lease import AsyncLease
 from gpubroker.lifecycle.reap import Swept
+from gpubroker.lifecycle.standing import ProviderStatus
 from gpubroker.model.decisions import DecisionRecord
 from gpubroker.model.events import Event
 from gpubroker.model.jobs import Job

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from gpubroker.broker import ProviderStatus
+from gpubroker.lifecycle.standing import ProviderStatus
 from gpubroker.cli.durations import shown
 from gpubroker.cli.screen import Page, Table
 from gpubroker.lifecycle.reap import Swept

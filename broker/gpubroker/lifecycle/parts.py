@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gpubroker.ledger.access import LedgerAccess
@@ -11,7 +11,7 @@ from gpubroker.lifecycle.owner import Identity
 from gpubroker.lifecycle.readings import Readings
 from gpubroker.model.events import Event, EventKind
 from gpubroker.model.marks import Mark
-from gpubroker.plugins import Provider
+from gpubroker.plugins import BrokenPlugin, Provider
 
 
 @dataclass(slots=True, kw_only=True)
@@ -22,6 +22,8 @@ class Parts:
         identity: which process this is, for the owner row.
         now: reads the wall clock, Unix seconds. Waiting goes by the event loop's own clock.
         source: all randomness: ids, marks, jitter.
+        broken: plugins that could not be opened, and why.
+        blocking: what the watchdog has to say of a provider, by name.
         listeners: called with each event, in order; one that raises is left out from then on.
     """
 
@@ -29,10 +31,12 @@ class Parts:
     ledger_id: str
     mark_key: bytes
     identity: Identity
-    providers: Mapping[str, Provider]
-    readings: Mapping[str, Readings]
     now: Callable[[], float]
     source: random.Random
+    providers: dict[str, Provider] = field(default_factory=dict[str, Provider])
+    readings: dict[str, Readings] = field(default_factory=dict[str, Readings])
+    broken: list[BrokenPlugin] = field(default_factory=list[BrokenPlugin])
+    blocking: dict[str, str] = field(default_factory=dict[str, str])
     listeners: list[Callable[[Event], None]] = field(default_factory=list[Callable[[Event], None]])
 
     def emit(

@@ -25,7 +25,7 @@ from gpubroker.model.leases import LeaseRow, LeaseState
 from gpubroker.model.machines import Machine
 from gpubroker.model.marks import Mark
 from gpubroker.model.money import Money
-from gpubroker.policy.sweeping import Finding, Scene, Verdict, sweep
+from gpubroker.policy.sweeping import Finding, Scene, Verdict, brake, sweep
 from gpubroker.policy.transitions import HELD
 
 SWEEP_EVERY = 30.0
@@ -94,7 +94,12 @@ class Reaper:
         verdicts = sweep(scene)
         started: list[str] = []
         sure: set[tuple[Finding, str]] = set()
-        for verdict in verdicts:
+        held = sum(lease.state in HELD for lease in scene.leases)
+        kept, withheld = brake(verdicts, held)
+        if withheld:
+            text = f"{len(withheld)} of {held} machines seem gone or ownerless at once: not believed"
+            parts.emit(EventKind.ALARM, text, provider=name)
+        for verdict in kept:
             if self._is_sure(verdict, scene, sure):
                 try:
                     lease = await self._carry_out(verdict)

@@ -1,0 +1,108 @@
+"""Open the parts of a broker: the ledger first, then every provider that can be opened."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Iterable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import anyio
+
+from gpubroker.errors import InvalidValue, LedgerBusy, ProviderError
+from gpubroker.ledger.access import LedgerAccess
+from gpubroker.ledger.ledger import Ledger
+from gpubroker.ledger.mark_key import load_mark_key
+from gpubroker.lifecycle.owner import Identity
+from gpubroker.lifecycle.parts import Parts
+from gpubroker.lifecycle.readings import Readings
+from gpubroker.model.events import EventKind
+from gpubroker.plugins import BrokenPlugin, Deadlines, Plugin, discover, open_provider
+from gpubroker.settings import Settings
+from gpubroker.watchdog import Watchdog
+
+#: Seconds to wait for other processes that hold the ledger.
+_PATIENCE = 10.0
+
+#: Seconds that a plugin may hold the event loop before it is named.
+_BLOCKING = 1.0
+
+
+async def open_parts(
+    stack: AsyncExitStack,
+    settings: Settings,
+    plugins: Iterable[Plugin] | None,
+    *,
+    deadlines: Deadlines,
+    now: Callable[[], float],
+    seed: int | None,
+) -> Parts:
+    """Everything that an open broker needs; `stack` closes it again.
+
+    A provider that cannot be opened is named in ``parts.broken`` and costs nothing else.
+
+    Raises:
+        LedgerError: the durable record cannot be used.
+    """
+    # Made here and not with the broker: forked workers must not draw the same ids.
+    source = random.Random(seed)  # noqa: S311 - ids and jitter; keys come from the system
+    entropy = os.urandom if seed is None else source.randbytes
+    path = None if str(settings.ledger) == ":memory:" else settings.ledger
+    ledger = await _open_ledger(path, entropy(5), source)
+    stack.callback(ledger.close)
+    parts = Parts(
+        ledger=LedgerAccess(ledger, patience=_PATIENCE, source=source),
+        ledger_id=ledger.id,
+        mark_key=load_mark_key(path, os.environ, entropy(32)),
+        identity=Identity.own(f"broker-{source.getrandbits(48):012x}"),
+        now=now,
+        source=source,
+    )
+    await _open_providers(stack, parts, settings, plugins, deadlines)
+    return parts
+
+
+async def _open_ledger(path: Path | None, entropy: bytes, source: random.Random) -> Ledger:
+    """Several processes may be making the same ledger at the same moment."""
+    give_up = anyio.current_time() + _PATIENCE
+    while True:
+        try:
+            return Ledger(path, entropy=entropy)
+        except LedgerBusy:
+            if anyio.current_time() >= give_up:
+                raise
+        await anyio.sleep(source.uniform(0.005, 0.05))
+
+
+async def _open_providers(
+    stack: AsyncExitStack,
+    parts: Parts,
+    settings: Settings,
+    plugins: Iterable[Plugin] | None,
+    deadlines: Deadlines,
+) -> None:
+    def blocking(label: str, seconds: float) -> None:
+        # May be called from the watching thread, so it only leaves a note.
+        name, _, hook = label.partition(".")
+        parts.blocking[name] = f"its hook {hook} blocked the event loop for {seconds:.1f} s"
+
+    watchdog = Watchdog(_BLOCKING, blocking)
+    watchdog.start()
+    stack.callback(watchdog.stop)
+    found, broken = discover() if plugins is None else (list(plugins), list[BrokenPlugin]())
+    parts.broken += broken
+    for plugin in found:
+
+        def emit(kind: str, text: str, name: str = plugin.name) -> None:
+            parts.emit(EventKind.NOTE, f"{kind}: {text}", provider=name)
+
+        account = settings.account(plugin.name)
+        opening = open_provider(plugin, account, emit, deadlines, watchdog)
+        try:
+            provider = await stack.enter_async_context(opening)
+        except (ProviderError, InvalidValue) as error:
+            parts.broken.append(BrokenPlugin(plugin.name, plugin.origin, str(error)))
+        else:
+            parts.providers[plugin.name] = provider
+            parts.readings[plugin.name] = Readings(provider, parts.now)
