@@ -96,7 +96,9 @@ class InvalidValue(BrokerError, ValueError):
         names = sorted(known)
         near = difflib.get_close_matches(str(value).lower(), [n.lower() for n in names], n=1)
         suggestion = next((n for n in names if near and n.lower() == near[0]), None)
-        shown = f"; known: {', '.join(names)}" if suggestion is None and 0 < len(names) <= 12 else ""
+        shown = (
+            f"; known: {', '.join(names)}" if suggestion is None and 0 < len(names) <= 12 else ""
+        )
         return cls(field, value, f"unknown {noun}{shown}", suggestion=suggestion)
 
 

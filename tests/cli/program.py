@@ -13,8 +13,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -70,6 +69,7 @@ class Program:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            bufsize=0,
         )
         self._started.append(process)
         return process
@@ -122,7 +122,8 @@ class Program:
                 environ = (folder / "environ").read_bytes() if folder.name.isdigit() else b""
             except OSError:
                 continue
-            variables = dict(item.partition(b"=")[::2] for item in environ.split(b"\0"))
+            pairs = (item.partition(b"=") for item in environ.split(b"\0"))
+            variables = {name: value for name, _, value in pairs}
             if variables.get(b"GPUBROKER_LEASE_FOLDER", b"").startswith(bytes(self.local)):
                 found[int(folder.name)] = variables.get(b"GPUBROKER_JOB", b"").decode()
         return found
@@ -136,22 +137,23 @@ class Program:
                 if stream is not None:
                     stream.close()
         for pid in self.alive():
-            with _gone_is_fine():
+            with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
     def _command(self, words: tuple[str, ...]) -> list[str]:
         return [sys.executable, "-m", "gpubroker.cli", *words]
 
 
-@contextmanager
-def _gone_is_fine() -> Generator[None]:
-    try:
-        yield
-    except ProcessLookupError:
-        pass
-
-
 def line_with(stream: IO[bytes] | None, text: bytes) -> bytes:
-    """The next line of a stream that holds `text`; empty if the stream ends without one."""
+    """The next line of a stream that holds `text`; empty if there is none in time."""
     assert stream is not None
-    return next((line for line in stream if text in line), b"")
+    line = bytearray()
+    ends = time.monotonic() + PATIENCE
+    while select.select([stream], [], [], max(ends - time.monotonic(), 0))[0]:
+        read = stream.read(1)
+        line += read
+        if not read or (read == b"\n" and text in line):
+            return bytes(line)
+        if read == b"\n":
+            line.clear()
+    return b""

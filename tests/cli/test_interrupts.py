@@ -42,7 +42,8 @@ def test_a_signal_gives_the_machine_up(program: Program, number: int, said: byte
 def test_an_interrupted_run_says_so_in_json(program: Program) -> None:
     """Programs see which leases there were, and that they are gone."""
     process = program.start("run", "--json", "--", "sh", "-c", "echo started >&2; sleep 60")
-    assert line_with(process.stderr, b"started\n") and line_with(process.stderr, b"started\n")
+    assert line_with(process.stderr, b"running ")
+    assert line_with(process.stderr, b"started")
 
     process.send_signal(signal.SIGINT)
     answer, _ = process.communicate(timeout=PATIENCE)
@@ -92,7 +93,7 @@ def test_reap_ends_what_a_killed_run_left_behind(program: Program) -> None:
     assert b"released and proven gone" in reaped.stdout
     assert program.alive() == {}
     assert the_lease(program).state is LeaseState.RELEASED
-    assert program("verify").stdout == b"1 leases, no violation\n"
+    assert program("verify").stdout == b"1 lease, no violation\n"
 
 
 def test_reap_looks_twice_before_it_calls_an_owner_missing(program: Program) -> None:
@@ -138,6 +139,19 @@ def test_release_takes_a_running_job_its_machine(program: Program) -> None:
     assert the_lease(program).state is LeaseState.RELEASED
 
 
+def test_a_release_that_is_not_proven_in_time_fails(program: Program) -> None:
+    """Whoever asked is told that it may still cost money; the request stays on record."""
+    program.start_job()
+    (runner,) = (pid for pid, job in program.alive().items() if not job)
+    os.kill(runner, signal.SIGSTOP)
+
+    released = program("release", "--all", "--proof-wait", "0.2s")
+
+    assert released.returncode == 125
+    assert b"NOT proven gone after 0.2 s" in released.stdout
+    assert the_lease(program).release_requested_at is not None
+
+
 def test_release_all_finds_what_only_the_account_knows(program: Program) -> None:
     """A machine with our mark that the ledger forgot is listed, and released once agreed to."""
     process = program.start_job()
@@ -153,7 +167,7 @@ def test_release_all_finds_what_only_the_account_knows(program: Program) -> None
     agreed = program("release", "--all", "--account", "--yes")
 
     assert asked.returncode == 125
-    assert b"1 machines carry this ledger's mark" in asked.stderr
+    assert b"1 machine carries this ledger's mark" in asked.stderr
     assert b"add --yes" in asked.stderr
     assert left != {}
     assert agreed.returncode == 0, agreed.stderr

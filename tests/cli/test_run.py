@@ -171,12 +171,9 @@ def test_json_of_a_failure_carries_the_record(program: Program) -> None:
     [
         (("--gpu", "RTX 4099"), b"unknown GPU; did you mean 'RTX 4090'?"),
         (("--vram", "24QB"), b"vram = '24QB'"),
-        (("--budget", "much"), b"budget = 'much'"),
         (("--budget=-1",), b"budget = '-1': must not be negative"),
-        (("--timeout", "soon"), b"timeout = 'soon'"),
         (("--in", "nowhere"), b"in = 'nowhere': there is no such file"),
         (("--env", "A"), b"env = 'A': must be NAME=VALUE"),
-        (("--secret", "UNSET"), b"secret = 'UNSET'"),
         (("--no-such-option",), b"--no-such-option"),
     ],
 )
@@ -197,7 +194,7 @@ def test_a_reader_that_leaves_ends_the_job(program: Program) -> None:
     process = program.start("run", "--", "yes")
     assert process.stdout is not None
 
-    process.stdout.readline()
+    process.stdout.read(1)
     process.stdout.close()
 
     assert process.wait(PATIENCE) == 128 + signal.SIGPIPE

@@ -5,9 +5,9 @@ from __future__ import annotations
 import anyio
 
 from gpubroker.broker import AsyncBroker
-from gpubroker.lifecycle.standing import ProviderStatus
 from gpubroker.cli.render import providers_page
 from gpubroker.cli.screen import show, show_json
+from gpubroker.lifecycle.standing import ProviderStatus
 from gpubroker.model.codec import to_plain
 from gpubroker.settings import Setting, Settings
 

@@ -69,7 +69,9 @@ def _agreed(machines: list[Machine], *, yes: bool) -> bool:
 
     import typer
 
-    say(f"{len(machines)} machines carry this ledger's mark, but are not in it:")
+    one = len(machines) == 1
+    counted = "1 machine carries" if one else f"{len(machines)} machines carry"
+    say(f"{counted} this ledger's mark, but {'is' if one else 'are'} not in it:")
     for machine in machines:
         price = "" if machine.hourly is None else f", {machine.hourly}/h"
         say(f"  {machine.provider} {machine.id} ({machine.state}{price})")
@@ -78,7 +80,7 @@ def _agreed(machines: list[Machine], *, yes: bool) -> bool:
     if not sys.stdin.isatty():
         say("not releasing them without being told to: add --yes")
         return False
-    return typer.confirm("Release them too?", err=True)
+    return typer.confirm("Release what is not in the ledger too?", err=True)
 
 
 async def _release(

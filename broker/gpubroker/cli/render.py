@@ -6,10 +6,10 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from gpubroker.lifecycle.standing import ProviderStatus
 from gpubroker.cli.durations import shown
 from gpubroker.cli.screen import Page, Table
 from gpubroker.lifecycle.reap import Swept
+from gpubroker.lifecycle.standing import ProviderStatus
 from gpubroker.model.decisions import Attempt, DecisionRecord, Verdict
 from gpubroker.model.leases import LeaseRow, ReleaseState
 from gpubroker.model.money import Money
@@ -28,7 +28,9 @@ def plan_page(record: DecisionRecord, *, rejected_too: bool) -> Page:
     ranked, rejected = _split(record.verdicts)
     closing = []
     if rejected and not rejected_too and ranked:
-        closing = [f"{len(rejected)} more do not fit; --all shows why"]
+        closing = [
+            f"{len(rejected)} more {'does' if len(rejected) == 1 else 'do'} not fit; --all shows why"
+        ]
     tables = [_ranked_table(ranked, scores=False)]
     if rejected_too or not ranked:
         tables.append(_rejected_table(rejected))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 
 import anyio
 
@@ -24,6 +24,10 @@ from gpubroker.model.money import Money, parse_money
 from gpubroker.model.requirements import Requirements
 from gpubroker.settings import Settings
 from gpubroker.transport.job_io import Stream
+
+#: Seconds that the result may be kept waiting for the destroy to be acknowledged; the proof, which
+#: takes longer, is waited for when the result has been shown.
+_RESULT_WAIT: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +122,7 @@ class _Running:
         async with AsyncBroker(
             settings=self._settings,
             on_event=self._narration.tell,
-            release_wait=asked.proof_wait,
+            release_wait=min(asked.proof_wait, _RESULT_WAIT),
             close_wait=1.0,
         ) as broker:
             self._broker = broker

@@ -40,15 +40,12 @@ def show(page: Page) -> None:
     if sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
         _draw(page, tables)
         return
-    for line in page.heading:
-        print(harmless(line))
+    lines = [harmless(line) for line in page.heading]
     for table in tables:
-        if table.title:
-            print(f"{table.title}:")
-        for line in aligned(table):
-            print(line)
-    for line in page.closing:
-        print(harmless(line))
+        lines += [f"{table.title}:"] if table.title else []
+        lines += aligned(table)
+    lines += [harmless(line) for line in page.closing]
+    print(*lines, sep="\n", flush=True)
 
 
 def _draw(page: Page, tables: Sequence[Table]) -> None:

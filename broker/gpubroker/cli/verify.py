@@ -15,8 +15,10 @@ def verify(settings: Settings, *, as_json: bool) -> int:
         found = violations(leases, ledger.events())
     if as_json:
         show_json({"leases": len(leases), "violations": found})
-    elif found:
-        show(Page([f"{len(leases)} leases, {len(found)} violations:", *found]))
     else:
-        show(Page([f"{len(leases)} leases, no violation"]))
+        counted = "1 lease" if len(leases) == 1 else f"{len(leases)} leases"
+        broken = (
+            f"{len(found)} violation{'s' if len(found) > 1 else ''}:" if found else "no violation"
+        )
+        show(Page([f"{counted}, {broken}", *found]))
     return 1 if found else 0
