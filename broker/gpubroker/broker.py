@@ -222,7 +222,8 @@ class AsyncBroker(AsyncContextManagerMixin):
 
         Args:
             job: a `Job`, the words of a command, or a script.
-            on_output: called with ``"stdout"`` or ``"stderr"`` and each piece of output.
+            on_output: called with ``"stdout"`` or ``"stderr"`` and each piece of output; set-up's
+                output comes as ``"stderr"``.
 
         The other arguments, and the errors, are those of `lease`.
 
@@ -249,7 +250,7 @@ class AsyncBroker(AsyncContextManagerMixin):
         for left in reversed(range(job.retries + 1)):
             lease: AsyncLease | None = None
             try:
-                async with self._lease(wish) as lease:
+                async with self._lease(wish, on_output) as lease:
                     result = await lease.run(job, on_output=on_output)
             except JobError as error:
                 if lease is None:
@@ -263,7 +264,9 @@ class AsyncBroker(AsyncContextManagerMixin):
         raise AssertionError("the last try returns or raises")
 
     @asynccontextmanager
-    async def _lease(self, wish: Wish) -> AsyncGenerator[AsyncLease]:
+    async def _lease(
+        self, wish: Wish, on_output: OutputCallback | None = None
+    ) -> AsyncGenerator[AsyncLease]:
         parts, supervisor, _ = self._opened()
         began = anyio.current_time()
         acquisition = Acquisition(parts, supervisor, wish)
@@ -278,7 +281,7 @@ class AsyncBroker(AsyncContextManagerMixin):
             release_wait=self._release_wait,
         )
         async with lease:
-            await lease.set_up()
+            await lease.set_up(on_output)
             yield lease
 
     def _wish(
@@ -341,13 +344,17 @@ class AsyncBroker(AsyncContextManagerMixin):
     async def release(self, lease_id: str, *, reason: str = "asked for") -> ReleaseState:
         """Give up a lease of this ledger, whichever process holds it. Does not wait for proof.
 
+        When it returns the request is on record: it outlives this process.
+
         Raises:
             InvalidValue: there is no such lease.
         """
         _, supervisor, reaper = self._opened()
-        if lease_id in supervisor.holds:
-            supervisor.request_release(supervisor.holds[lease_id], reason)
-            return supervisor.holds[lease_id].release_state
+        hold = supervisor.holds.get(lease_id)
+        if hold is not None:
+            supervisor.request_release(hold, reason)
+            await supervisor.write_request(hold)
+            return hold.release_state
         lease = await self._lease_row(lease_id)
         if lease.state.open:
             lease = await reaper.release(lease, reason)

@@ -315,9 +315,14 @@ class Acquisition:
 
     def _no_offer_text(self) -> str:
         if not self.record.verdicts:
-            asked = ", ".join(self._parts.providers) or "no provider"
+            failed = {problem.provider for problem in self.record.problems}
+            asked = sorted(self._wish.providers - failed)
             said = [f"{p.provider}: {p.message}" for p in self.record.problems]
-            return "; ".join([f"{asked} offered nothing", *said])
+            if asked:
+                said.insert(
+                    0, f"{', '.join(asked)} offered nothing that meets {self.record.wanted}"
+                )
+            return "; ".join(said) or "no provider takes part; see `gpubroker providers`"
         nearest = self.record.verdicts[0]
         count = len(self.record.verdicts)
         return (

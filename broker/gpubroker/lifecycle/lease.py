@@ -156,8 +156,12 @@ class AsyncLease:
         """Give the machine up. Does not wait; a second call changes nothing."""
         self._supervisor.request_release(self._hold, reason)
 
-    async def set_up(self) -> None:
+    async def set_up(self, on_output: OutputCallback | None = None) -> None:
         """Run the requirements' set-up script, once. Called by the broker.
+
+        Args:
+            on_output: called with each piece of its output, all of it as ``"stderr"``: standard
+                output is the job's own.
 
         Raises:
             SetupFailed: it failed; the error's result has its output.
@@ -175,6 +179,7 @@ class AsyncLease:
                 env=self._requirements.env,
                 destination=Path(),
                 in_home=True,
+                on_output=on_output and (lambda _, data: on_output("stderr", data)),
             )
             self._setup_seconds = run.seconds
             if run.outcome.exit_code != 0:

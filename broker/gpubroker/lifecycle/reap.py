@@ -97,7 +97,9 @@ class Reaper:
         held = sum(lease.state in HELD for lease in scene.leases)
         kept, withheld = brake(verdicts, held)
         if withheld:
-            text = f"{len(withheld)} of {held} machines seem gone or ownerless at once: not believed"
+            text = (
+                f"{len(withheld)} of {held} machines seem gone or ownerless at once: not believed"
+            )
             parts.emit(EventKind.ALARM, text, provider=name)
         for verdict in kept:
             if self._is_sure(verdict, scene, sure):
@@ -171,9 +173,7 @@ class Reaper:
                 return None
             case Finding.UNRECORDED:
                 assert machine is not None
-                text = (
-                    f"{machine.id} carries our mark but is not in this ledger; see `gpubroker ps`"
-                )
+                text = f"{machine.id} carries our mark but is not in this ledger; `gpubroker release --all --account` ends it"
                 self._parts.emit(EventKind.ALARM, text, provider=machine.provider)
                 return None
             case Finding.WATCH_OVER:

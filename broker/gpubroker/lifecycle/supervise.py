@@ -175,24 +175,24 @@ class Supervisor:
         if hold.row.state is LeaseState.REFUSED:
             return
         self._releases += 1
-        self.start(self._release, hold, now)
+        self.start(self._release, hold)
         hold.interrupt()
         self._parts.emit(
             EventKind.RELEASING, reason, provider=hold.row.provider, lease_id=hold.row.id
         )
 
-    async def _release(self, hold: Hold, asked_at: float) -> None:
+    async def _release(self, hold: Hold) -> None:
         try:
             await hold.answered.wait()
             if not hold.row.state.open:
                 return
-            await self._write_request(hold, asked_at)
+            await self.write_request(hold)
             machine = hold.machine
             if hold.row.state is LeaseState.UNKNOWN:
                 _, machine = await resolve_unknown(self._parts, hold.row, hold.update)
                 if machine is None:
                     return
-                await self._write_request(hold, asked_at)
+                await self.write_request(hold)
             elif machine is None and hold.row.machine_id is not None:
                 machine = Machine(id=hold.row.machine_id, provider=hold.row.provider)
             if machine is not None:
@@ -206,8 +206,9 @@ class Supervisor:
             self.holds.pop(hold.row.id, None)
             self._idle.set()
 
-    async def _write_request(self, hold: Hold, asked_at: float) -> None:
-        lease, reason = hold.row, hold.release_reason or ""
+    async def write_request(self, hold: Hold) -> None:
+        """Have the request on record, however long the ledger is held by others."""
+        lease, reason, asked_at = hold.row, hold.release_reason or "", self._parts.now()
         hold.update(
             await self._parts.ledger.insist(
                 lambda ledger: ledger.request_release(lease, asked_at, reason)
