@@ -21,6 +21,7 @@
     │   └── StaleOwner              another process has taken this lease over
     ├── BrokerClosed                used before it was opened, after it was closed, or after a fork
     └── ProviderError               raised by provider plugins: what kind, and what it condemns
+        └── CreateUnknown           the answer to a create was lost: a machine may exist and bill
 
 A `ProviderError` says *what kind* of failure it is (`ErrorKind`) and *what scope* it condemns
 (`Scope`); the broker decides from these two alone.

@@ -7,11 +7,12 @@ break another one's answer. Nothing but `Provider` touches a hook.
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from importlib import metadata
-from typing import Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import anyio
 import pluggy
@@ -21,18 +22,24 @@ from gpubroker.errors import CreateUnknown, ErrorKind, ProviderError, Scope
 from gpubroker.hookspecs import AccountSettings, Emit
 from gpubroker.model.facts import ProviderFacts
 from gpubroker.model.jobs import Job
-from gpubroker.model.machines import Machine, Order
-from gpubroker.model.offers import Offer
-from gpubroker.model.requirements import Requirements
+from gpubroker.model.machines import Machine, MachineState, Order
+from gpubroker.model.money import Money
+from gpubroker.model.names import is_a
+from gpubroker.model.offers import Offer, Price
+from gpubroker.model.requirements import Requirements, TrustTier
 from gpubroker.model.results import Outcome
-from gpubroker.transport.job_io import JobIO
 from gpubroker.watchdog import Watchdog
+
+if TYPE_CHECKING:
+    from gpubroker.transport.job_io import JobIO
 
 T = TypeVar("T")
 Factory = Callable[[AccountSettings, Emit], Any]
 
 ENTRY_POINTS: Final = "gpubroker"
 _REQUIRED: Final = ("quote", "provision", "run", "release")
+#: Characters of a mark: what the field that carries it must hold at the least.
+_MARK: Final = 38
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +144,11 @@ class Provider:
 
     async def quote(self, requirements: Requirements) -> list[Offer]:
         """Its offers, with its name filled in."""
-        offers = await self._call("quote", self._deadlines.quote, requirements=requirements)
-        named = [replace(offer, provider=self.name) for offer in _each(offers, Offer, "quote")]
-        if len({offer.id for offer in named}) < len(named):
+        answer = await self._call("quote", self._deadlines.quote, requirements=requirements)
+        offers = self._each(answer, Offer, "quote")
+        if len({offer.id for offer in offers}) < len(offers):
             raise self._fault("quote returned two offers with the same id")
-        return named
+        return [replace(offer, provider=self.name) for offer in offers]
 
     async def provision(self, offer: Offer, order: Order) -> Machine:
         """Send one create. Whatever is not a clear answer is `CreateUnknown`."""
@@ -149,19 +156,26 @@ class Provider:
             machine = await self._call(
                 "provision", self._deadlines.provision, offer=offer, order=order
             )
+        except CreateUnknown:
+            raise
         except ProviderError as error:
             # A timeout or a crash of the plugin says nothing about what the vendor did.
-            if error.kind in (ErrorKind.TRANSIENT, ErrorKind.PLUGIN) and error.machine_id is None:
+            if error.kind in _NO_ANSWER and error.machine_id is None:
                 raise CreateUnknown(str(error)) from error
             raise
-        if not isinstance(machine, Machine) or not machine.id:
-            raise CreateUnknown(f"{self.name}: provision returned {machine!r}, not a machine")
-        return replace(machine, provider=self.name)
+        problem = _what_is_wrong(machine, Machine)
+        if problem is not None:
+            # What names the machine is kept all the same, so that it can be released.
+            given = getattr(machine, "id", None)
+            machine_id = str(given) if is_a(given, str, int) and given else None
+            raise CreateUnknown(f"{self.name}: provision returned {problem}", machine_id=machine_id)
+        made: Machine = machine
+        return replace(made, provider=self.name)
 
     async def inventory(self) -> list[Machine]:
         """Every machine of the account, with the provider's name filled in."""
         machines = await self._call("inventory", self._deadlines.inventory)
-        return [replace(m, provider=self.name) for m in _each(machines, Machine, "inventory")]
+        return [replace(m, provider=self.name) for m in self._each(machines, Machine, "inventory")]
 
     async def run(self, machine: Machine, job: Job, io: JobIO) -> Outcome:
         """Run a job to its end."""
@@ -181,31 +195,128 @@ class Provider:
                 # Without implementations pluggy returns None, which is not awaitable.
                 waiting: Awaitable[Any] = getattr(self._caller, hook)(**arguments)
                 return await self._watchdog.watched(label, waiting)
-            except ProviderError:
+            except (KeyboardInterrupt, GeneratorExit):
                 raise
-            except Exception as error:
-                raise self._fault(f"{hook} raised {type(error).__name__}: {error}") from error
-        assert scope.cancelled_caught
+            except BaseException as error:
+                if isinstance(error, ProviderError) and error.machine_id is not None:
+                    raise
+                if not _is_cancelled(error):
+                    if isinstance(error, ProviderError):
+                        raise
+                    raise self._fault(f"{hook} raised {type(error).__name__}: {error}") from error
+                if not isinstance(error, (Exception, SystemExit)):
+                    raise
+                # What a plugin makes of its own cancellation is no answer of the vendor's.
+        late = scope.cancel_called
         raise ProviderError(
-            f"{label} took longer than {deadline:g} s",
+            f"{label} took longer than {deadline:g} s" if late else f"{label} was cancelled",
             kind=ErrorKind.TRANSIENT,
             scope=Scope.PROVIDER,
         )
+
+    def _each(self, values: Any, kind: type[T], hook: str) -> Sequence[T]:
+        """The answer to a hook that gives a list, if it is one in every part."""
+        if not isinstance(values, (list, tuple)):
+            raise self._fault(f"{hook} returned no list of {kind.__name__}: {_shown(values)}")
+        items = cast("Sequence[T]", values)
+        for item in items:
+            problem = _what_is_wrong(item, kind)
+            if problem is not None:
+                raise self._fault(f"{hook} returned {problem}")
+        return items
 
     def _fault(self, problem: str) -> ProviderError:
         return ProviderError(f"{self.name}: {problem}", kind=ErrorKind.PLUGIN, scope=Scope.PROVIDER)
 
 
-def _each(values: Any, kind: type[T], hook: str) -> Sequence[T]:
-    if isinstance(values, (list, tuple)):
-        items = cast("Sequence[object]", values)
-        if all(isinstance(item, kind) for item in items):
-            return cast("Sequence[T]", items)
-    raise ProviderError(
-        f"{hook} returned something else than a list of {kind.__name__}",
-        kind=ErrorKind.PLUGIN,
-        scope=Scope.PROVIDER,
-    )
+#: Kinds of failure after which a create may have been carried out.
+_NO_ANSWER: Final = frozenset({ErrorKind.TRANSIENT, ErrorKind.PLUGIN, ErrorKind.CREATE_UNKNOWN})
+
+
+def _is_cancelled(error: BaseException) -> bool:
+    """Whether the current task is being cancelled from outside of the hook that raised `error`.
+
+    A hook that awaits a task of its own which was cancelled raises the same exception, and must
+    not be able to end its caller with it.
+    """
+    import asyncio
+
+    if anyio.current_effective_deadline() == -math.inf:
+        return True
+    if not isinstance(error, anyio.get_cancelled_exc_class()):
+        return False
+    if not isinstance(error, asyncio.CancelledError):
+        return True  # trio's own, which nobody else can make
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
+
+
+_NUMBER: Final = (int, float)
+_SOME_NUMBER: Final = (int, float, type(None))
+_SOME_TEXT: Final = (str, type(None))
+
+#: What the core counts on in an answer, by the name of the part: the types that it may have.
+_PARTS: Final[Mapping[type, Mapping[str, tuple[type, ...]]]] = {
+    Offer: {
+        "id": (str,),
+        "price": (Price,),
+        "gpu": _SOME_TEXT,
+        "count": (int,),
+        **dict.fromkeys(
+            (
+                *("vram", "compute_capability", "cuda", "cpus", "ram", "disk", "reliability"),
+                *("download", "upload", "expires_at"),
+            ),
+            _SOME_NUMBER,
+        ),
+        "region": _SOME_TEXT,
+        "trust": (TrustTier, type(None)),
+        "spot": (bool,),
+        "host": _SOME_TEXT,
+        "extra": (Mapping,),
+    },
+    Machine: {
+        "id": (str,),
+        "state": (MachineState,),
+        "mark": _SOME_TEXT,
+        "hourly": (Money, type(None)),
+        "created_at": _SOME_NUMBER,
+        "progress": (str,),
+        "host": _SOME_TEXT,
+        "details": (Mapping,),
+    },
+}
+
+
+def _what_is_wrong(answer: object, kind: type) -> str | None:
+    """Why an answer is no sound value of `kind`; ``None`` if it is."""
+    if not isinstance(answer, kind):
+        return f"{_shown(answer)}, which is no {kind.__name__}"
+    for name, types in _PARTS[kind].items():
+        value = getattr(answer, name)
+        if not is_a(value, *types):
+            return f"a {kind.__name__} whose {name} is {_shown(value)}"
+    if not getattr(answer, "id", None):
+        return f"a {kind.__name__} without an id"
+    price = getattr(answer, "price", None)
+    if price is not None:
+        amounts = {name: getattr(price, name) for name in ("machine", "disk", "upload", "download")}
+        for name, amount in amounts.items():
+            if not isinstance(amount, Money):
+                return f"a price whose {name} part is {_shown(amount)}"
+        if max(abs(amounts["machine"].amount), abs(amounts["disk"].amount)) >= _MOST:
+            return f"a price of {amounts['machine']} and {amounts['disk']} an hour"
+    return None
+
+
+#: USD an hour that sums of prices can still be worked out with.
+_MOST: Final = 10**11
+
+
+def _shown(value: object) -> str:
+    """A value from a plugin as it is put into an error: short, whatever it is."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:79]}…"
 
 
 @asynccontextmanager
@@ -219,35 +330,62 @@ async def open_provider(
     """Make and enter one plugin's provider.
 
     Raises:
-        ProviderError: the factory failed, or what it made breaks the contract.
+        ProviderError: the factory failed, or what it made breaks the contract, or does not open.
     """
-    try:
-        instance = plugin.factory(settings, emit)
-        provider = _provider(plugin, instance, deadlines, watchdog)
-    except ProviderError:
-        raise
-    except Exception as error:
-        raise ProviderError(
+
+    def broken(error: BaseException) -> ProviderError:
+        return ProviderError(
             f"{plugin.name}: {type(error).__name__}: {error}",
             kind=ErrorKind.PLUGIN,
             scope=Scope.PROVIDER,
-        ) from error
+        )
+
+    async def make() -> Any:
+        return plugin.factory(settings, emit)
+
+    try:
+        instance = await watchdog.watched(f"{plugin.name}.create", make())
+        provider = _provider(plugin, instance, deadlines, watchdog)
+    except ProviderError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise broken(error) from error
     if not hasattr(instance, "__aenter__"):
         yield provider
         return
-    with anyio.move_on_after(deadlines.open) as scope:
-        await instance.__aenter__()
-    if scope.cancelled_caught:
+    entered = False
+    problem: BaseException | None = None
+    # One scope around everything: a plugin may open scopes of its own (a task group) when it is
+    # entered, and close them when it is left, and scopes must be closed in order.
+    with anyio.CancelScope(deadline=anyio.current_time() + deadlines.open) as scope:
+        try:
+            await watchdog.watched(f"{plugin.name}.open", instance.__aenter__())
+            entered = not scope.cancel_called
+        except ProviderError:
+            raise
+        except (Exception, SystemExit) as error:
+            if not scope.cancel_called:
+                raise broken(error) from error
+        if entered:
+            scope.deadline = math.inf
+            try:
+                yield provider
+            except BaseException as error:  # noqa: BLE001 - raised again below
+                problem = error
+            scope.shield = True
+            scope.deadline = anyio.current_time() + deadlines.open
+            try:
+                await watchdog.watched(f"{plugin.name}.close", instance.__aexit__(None, None, None))
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - the work is done by now
+                emit("closing failed", f"{type(error).__name__}: {error}")
+    if problem is not None:
+        raise problem
+    if not entered:
         raise ProviderError(
             f"{plugin.name} took longer than {deadlines.open:g} s to open",
             kind=ErrorKind.PLUGIN,
             scope=Scope.PROVIDER,
         )
-    try:
-        yield provider
-    finally:
-        with anyio.move_on_after(deadlines.open, shield=True):
-            await instance.__aexit__(None, None, None)
 
 
 def _provider(plugin: Plugin, instance: Any, deadlines: Deadlines, watchdog: Watchdog) -> Provider:
@@ -270,6 +408,9 @@ def _provider(plugin: Plugin, instance: Any, deadlines: Deadlines, watchdog: Wat
     facts = getattr(instance, "facts", None)
     if not isinstance(facts, ProviderFacts):
         raise broken("it has no `facts` of type ProviderFacts")
+    problem = _senseless(facts)
+    if problem is not None:
+        raise broken(problem)
     required = (*_REQUIRED, "inventory") if facts.paid else _REQUIRED
     missing = [name for name in required if name not in found]
     if missing:
@@ -278,3 +419,22 @@ def _provider(plugin: Plugin, instance: Any, deadlines: Deadlines, watchdog: Wat
         if not inspect.iscoroutinefunction(function):
             raise broken(f"its hook {name} is not `async def`")
     return Provider(plugin, instance, facts, frozenset(found), pm.hook, deadlines, watchdog)
+
+
+#: Facts that may not be nothing, with the least that they must be.
+_LEAST: Final = {"billing_quantum": 1e-6, "absence_readings": 1, "max_creates_at_once": 1}
+
+
+def _senseless(facts: ProviderFacts) -> str | None:
+    """Why the facts make no sense; ``None`` if they do."""
+    for one in fields(ProviderFacts):
+        value, default = getattr(facts, one.name), one.default
+        if is_a(default, *_NUMBER):
+            least = _LEAST.get(one.name, 0)
+            if not is_a(value, *_NUMBER) or not least <= value < math.inf:
+                return f"its fact {one.name} is {_shown(value)}"
+        elif type(value) is not (bool if one.name == "paid" else type(default)):
+            return f"its fact {one.name} is {_shown(value)}"
+    if facts.paid and facts.mark_limit < _MARK:
+        return f"its fact mark_limit is {facts.mark_limit}: a mark has {_MARK} characters"
+    return None

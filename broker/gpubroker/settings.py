@@ -7,6 +7,7 @@ for in ``$GPUBROKER_CONFIG``, in the working directory, and in ``~/.config/gpubr
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,12 +17,14 @@ from typing import Any, Final, cast
 from gpubroker.errors import InvalidValue
 from gpubroker.hookspecs import AccountSettings
 from gpubroker.model.facts import ProviderFacts
-from gpubroker.model.money import Money
+from gpubroker.model.money import Money, parse_money
 
 _TABLES: Final = ("budget", "providers", "ledger")
 _BUDGET: Final = ("job", "day", "timezone")
 #: Under these names users already keep their keys.
 _KEYS: Final = {"vast": "VAST_API_KEY", "runpod": "RUNPOD_API_KEY"}
+#: Options of plugins that are shown no more than a key is.
+_SECRET: Final = re.compile("key|token|secret|password|credential", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +64,16 @@ class Settings:
         ledger: the ledger file.
         budget: limits that hold for everything this broker rents.
         providers: options of each provider by name, as text. Keys are kept apart from them.
+            Shown by no repr either: a plugin may have secrets of its own.
         keys: account keys by provider. Shown by no repr.
         sources: each setting with where it came from, keys masked.
     """
 
     ledger: Path
     budget: Budget = field(default_factory=Budget)
-    providers: Mapping[str, Mapping[str, str]] = field(default_factory=dict[str, Mapping[str, str]])
+    providers: Mapping[str, Mapping[str, str]] = field(
+        default_factory=dict[str, Mapping[str, str]], repr=False
+    )
     keys: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
     sources: tuple[Setting, ...] = ()
 
@@ -97,7 +103,7 @@ def load(
     env = os.environ if environ is None else environ
     path = _config_path(env, config)
     document = _document(path)
-    sources: list[Setting] = []
+    sources: dict[str, Setting] = {}
     home = Path(env.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "gpubroker"
     chosen, source = _first(
         (ledger, "argument"),
@@ -105,14 +111,16 @@ def load(
         (document.get("ledger"), str(path)),
         (home / "ledger.db", "default"),
     )
-    sources.append(Setting("ledger", str(chosen), source))
+    if not isinstance(chosen, (str, Path)):
+        raise InvalidValue("ledger", chosen, "must be a path")
+    _note(sources, "ledger", str(chosen), source)
     providers, keys = _providers(env, document.get("providers", {}), path, sources)
     return Settings(
-        ledger=Path(str(chosen)).expanduser(),
+        ledger=Path(chosen).expanduser(),
         budget=_budget(env, document.get("budget", {}), path, sources),
         providers=providers,
         keys=keys,
-        sources=tuple(sources),
+        sources=tuple(sources.values()),
     )
 
 
@@ -173,41 +181,45 @@ def _document(path: Path | None) -> dict[str, Any]:
     return document
 
 
+def _note(sources: dict[str, Setting], name: str, value: str, source: str) -> None:
+    """Say where a setting came from; what comes later counts, and is what is shown."""
+    sources.pop(name, None)
+    sources[name] = Setting(name, value, source)
+
+
 def _first(*candidates: tuple[Any, str]) -> tuple[Any, str]:
     return next((value, source) for value, source in candidates if value not in (None, ""))
 
 
 def _budget(
-    env: Mapping[str, str], table: Any, path: Path | None, sources: list[Setting]
+    env: Mapping[str, str], table: Any, path: Path | None, sources: dict[str, Setting]
 ) -> Budget:
     values: dict[str, Any] = {}
     for name, value in _table(table, "budget", _BUDGET).items():
         values[name] = value
-        sources.append(Setting(f"budget.{name}", str(value), str(path)))
-    for name in _BUDGET:
-        variable = f"GPUBROKER_BUDGET_{name.upper()}"
-        if env.get(variable):
-            values[name] = env[variable]
-            sources.append(Setting(f"budget.{name}", env[variable], variable))
+        _note(sources, f"budget.{name}", str(value), str(path))
+    variables = {f"GPUBROKER_BUDGET_{name.upper()}": name for name in _BUDGET}
+    for variable, value in env.items():
+        if variable.startswith("GPUBROKER_BUDGET_") and value:
+            if variable not in variables:
+                # A limit that somebody believes in must not be left out for a typing error.
+                raise InvalidValue.unknown("environment", variable, variables, noun="variable")
+            values[variables[variable]] = value
+            _note(sources, f"budget.{variables[variable]}", value, variable)
     zone = str(values.pop("timezone", "UTC"))
     _check_zone(zone)
-    limits = {name: _limit(f"budget.{name}", value) for name, value in values.items()}
+    limits = {name: parse_money(f"budget.{name}", value) for name, value in values.items()}
     return Budget(timezone=zone, **limits)
-
-
-def _limit(name: str, value: Any) -> Money:
-    amount = Money(value)
-    if amount.amount < 0:
-        raise InvalidValue(name, value, "must not be negative")
-    return amount
 
 
 def _check_zone(zone: str) -> None:
     from zoneinfo import ZoneInfo, available_timezones
 
+    if zone == "UTC":
+        return  # `policy.windows` needs no zone database for it
     try:
         ZoneInfo(zone)
-    except (ValueError, OSError):
+    except (KeyError, ValueError, OSError):
         raise InvalidValue.unknown(
             "budget.timezone", zone, available_timezones(), noun="time zone"
         ) from None
@@ -215,7 +227,7 @@ def _check_zone(zone: str) -> None:
 
 def _table(value: Any, name: str, known: tuple[str, ...] | None = None) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise InvalidValue(name, value, "must be a table")
+        raise InvalidValue(name, "…", "must be a table")  # it may be a key in the wrong place
     table = cast("dict[str, Any]", value)
     for key in table:
         if known is not None and key not in known:
@@ -224,23 +236,23 @@ def _table(value: Any, name: str, known: tuple[str, ...] | None = None) -> dict[
 
 
 def _providers(
-    env: Mapping[str, str], table: Any, path: Path | None, sources: list[Setting]
+    env: Mapping[str, str], table: Any, path: Path | None, sources: dict[str, Setting]
 ) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
     options: dict[str, dict[str, str]] = {}
     keys: dict[str, str] = {}
 
     def put(provider: str, word: str, value: str, source: str) -> None:
-        if word == "key":
+        if word in ("key", "api_key"):
+            word = "key"
             keys[provider] = value
-            value = masked(value)
         else:
             options.setdefault(provider, {})[word] = value
-        sources.append(Setting(f"providers.{provider}.{word}", value, source))
+        shown = masked(value) if _SECRET.search(word) else value
+        _note(sources, f"providers.{provider}.{word}", shown, source)
 
     for provider, words in _table(table, "providers").items():
         for word, value in _table(words, f"providers.{provider}").items():
-            text = str(value).lower() if isinstance(value, bool) else str(value)
-            put(provider, word, text, str(path))
+            put(provider, word, _option(f"providers.{provider}.{word}", value), str(path))
     for provider, variable in _KEYS.items():
         if env.get(variable):
             put(provider, "key", env[variable], variable)
@@ -250,6 +262,18 @@ def _providers(
         if variable.startswith("GPUBROKER_") and word and value and head not in _RESERVED:
             put(head.lower(), word.lower(), value, variable)
     return options, keys
+
+
+def _option(name: str, value: Any) -> str:
+    """An option of a provider as text; several names are a text with commas."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        items: list[object] = value
+        return ", ".join(_option(name, item) for item in items)
+    if isinstance(value, dict):
+        raise InvalidValue(name, "…", "must be a text, a number, true, false or a list of these")
+    return str(value)
 
 
 #: First words of environment names that belong to something else than a provider.

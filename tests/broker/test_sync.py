@@ -47,7 +47,7 @@ def test_both_colours_have_the_same_signatures(sync: type, asynchronous: type) -
         expected = inspect.signature(theirs[name])
         assert inspect.signature(value).parameters == expected.parameters, name
     if sync is Broker:
-        constructors = [inspect.signature(cls.__init__) for cls in (sync, asynchronous)]
+        constructors = [inspect.signature(cls) for cls in (sync, asynchronous)]
         assert constructors[0].parameters == constructors[1].parameters
 
 
@@ -216,7 +216,7 @@ def test_an_interrupt_of_the_calling_thread_cancels_the_call(start: Start) -> No
 def test_callbacks_are_called_in_the_brokers_thread() -> None:
     """Events are reported from the broker's own thread, which is said in the documentation."""
     threads: set[str] = set()
-    note: Callable[[object], None] = lambda _: threads.add(threading.current_thread().name)  # noqa: E731
+    note: Callable[[object], None] = lambda _: threads.add(threading.current_thread().name)
 
     with Broker(on_event=note) as broker:
         broker.run(["true"])

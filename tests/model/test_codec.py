@@ -23,7 +23,7 @@ from gpubroker.model.decisions import (
 )
 from gpubroker.model.facts import ProviderFacts
 from gpubroker.model.jobs import Job
-from gpubroker.model.leases import LeaseRow, LeaseState, LedgerEvent
+from gpubroker.model.leases import LeaseRow, LeaseState, LedgerEvent, ReleaseState
 from gpubroker.model.machines import Machine, MachineState, Order
 from gpubroker.model.money import Money
 from gpubroker.model.offers import Offer, Price
@@ -33,7 +33,6 @@ from gpubroker.model.results import (
     JobState,
     Outcome,
     OutputFile,
-    ReleaseState,
     Result,
     Timings,
 )

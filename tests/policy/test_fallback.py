@@ -48,10 +48,14 @@ CONDEMNED = {
 
 kinds = st.sampled_from(ErrorKind)
 scopes = st.sampled_from(Scope)
+
+
+def of(gpu: str | None, region: str | None, host: str | None, name: str, provider: str) -> Offer:
+    return replace(offer(gpu, id=name, region=region, host=host), provider=provider)
+
+
 offers = st.builds(
-    lambda gpu, region, host, name, provider: replace(
-        offer(gpu, id=name, region=region, host=host), provider=provider
-    ),
+    of,
     gpu=st.sampled_from(["RTX 4090", "H100", None]),
     region=st.sampled_from(["DE", "US", None]),
     host=st.sampled_from(["h1", "h2", None]),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpubroker.model.decisions import Constraint as C
+from gpubroker.model.decisions import Constraint
 from gpubroker.model.facts import ProviderFacts
 from gpubroker.model.money import Money
 from gpubroker.model.offers import Offer, Price
@@ -16,6 +16,7 @@ from gpubroker.model.requirements import Requirements, TrustTier
 from gpubroker.policy.matching import reject
 from gpubroker.testing import offer
 
+C: Final = Constraint
 NOW: Final = 1_000_000.0
 PAID: Final = ProviderFacts(paid=True, ports=True, spot=True)
 FREE: Final = ProviderFacts(paid=False, trust=TrustTier.OWN)
@@ -23,14 +24,14 @@ FREE: Final = ProviderFacts(paid=False, trust=TrustTier.OWN)
 
 def verdict(
     what: Offer, facts: ProviderFacts = PAID, **wanted: Any
-) -> tuple[C, str, str] | None:
+) -> tuple[Constraint, str, str] | None:
     """The constraint, what was wanted and what is offered; ``None`` if it fits."""
-    rejection = reject(replace(what, provider="acme"), Requirements(**wanted), facts, NOW)
-    return rejection and (rejection.constraint, rejection.wanted, rejection.offered)
+    found = reject(replace(what, provider="acme"), Requirements(**wanted), facts, NOW)
+    return None if found is None else (found.constraint, found.wanted, found.offered)
 
 
 #: what is asked -> an offer that has just enough, one that has not, and what is then said.
-TABLE: Final[list[tuple[dict[str, Any], Offer, Offer, tuple[C, str, str]]]] = [
+TABLE: Final[list[tuple[dict[str, Any], Offer, Offer, tuple[Constraint, str, str]]]] = [
     ({"gpu": "4090"}, offer("RTX 4090"), offer("H100"), (C.GPU, "RTX 4090", "H100")),
     ({"gpu": "4090"}, offer("RTX 4090"), offer(None), (C.GPU, "RTX 4090", "none")),
     (
@@ -137,7 +138,7 @@ TABLE: Final[list[tuple[dict[str, Any], Offer, Offer, tuple[C, str, str]]]] = [
 class TestEachRequirement:
     @pytest.mark.parametrize(("wanted", "fits", "fails", "said"), TABLE)
     def test_an_offer_is_checked_again_whatever_the_provider_filtered(
-        self, wanted: dict[str, Any], fits: Offer, fails: Offer, said: tuple[C, str, str]
+        self, wanted: dict[str, Any], fits: Offer, fails: Offer, said: tuple[Constraint, str, str]
     ) -> None:
         """Just enough fits; the next value is rejected, and the reason has both sides."""
         assert verdict(fits, **wanted) is None
@@ -151,7 +152,7 @@ class TestEachRequirement:
         ],
     )
     def test_only_providers_that_were_asked_for_are_used(
-        self, wanted: dict[str, Any], said: tuple[C, str, str]
+        self, wanted: dict[str, Any], said: tuple[Constraint, str, str]
     ) -> None:
         """One that is not named, or is excluded, is rejected even if it offers something."""
         assert verdict(offer(), **wanted) == said
@@ -168,12 +169,17 @@ class TestEachRequirement:
     def test_a_free_provider_may_charge_nothing(self) -> None:
         """A price of zero is refused only where machines are paid for."""
         assert verdict(offer(price="0"), FREE) is None
-        assert verdict(offer(price="-1"), FREE) == (C.PRICE_INVALID, "a price above zero", "-$1.00/h")
+        assert verdict(offer(price="-1"), FREE) == (
+            C.PRICE_INVALID,
+            "a price above zero",
+            "-$1.00/h",
+        )
 
     @pytest.mark.parametrize("part", ["upload_price", "download_price"])
     def test_no_price_may_be_negative(self, part: str) -> None:
         """Nobody is paid for moving data: such an offer is a mistake or a lure."""
-        negative = offer(**{part: "-0.01"})
+        parts: dict[str, Any] = {part: "-0.01"}
+        negative = offer(**parts)
 
         assert verdict(negative) == (C.PRICE_INVALID, "a price above zero", "-$0.01 per GB")
 
@@ -199,10 +205,12 @@ class TestNumbersThatAreNone:
     @pytest.mark.parametrize("part", ["vram", "ram", "cpus", "disk", "download", "reliability"])
     def test_not_a_number_meets_nothing(self, part: str) -> None:
         """A provider's NaN is neither enough nor little enough."""
-        strange = offer(**{part: math.nan})
+        parts: dict[str, Any] = {part: math.nan}
+        strange = offer(**parts)
 
-        assert verdict(strange, **{part: "0.5.."}) is not None
-        assert verdict(strange, **{part: "..0.9"}) is not None
+        for wanted in ("0.5..", "..0.9"):
+            parts = {part: wanted}
+            assert verdict(strange, **parts) is not None
 
     def test_an_expiry_that_is_no_number_has_passed(self) -> None:
         """An offer whose price holds until nobody knows when does not hold."""

@@ -25,8 +25,13 @@ FACTS: Final = {
     "own": ProviderFacts(paid=False),
 }
 
+
+def of(provider: str, *args: Any, **parts: Any) -> Offer:
+    return replace(offer(*args, **parts), provider=provider)
+
+
 offers = st.builds(
-    lambda provider, **parts: replace(offer(**parts), provider=provider),
+    of,
     provider=st.sampled_from(sorted(FACTS)),
     gpu=st.sampled_from(["RTX 4090", "H100", None]),
     price=st.decimals("-0.1", 5, places=2).map(Money),
@@ -55,10 +60,6 @@ terms = st.builds(
     needed=st.floats(0, 7200),
     left=st.none() | st.decimals(0, 10, places=2).map(Money),
 )
-
-
-def of(provider: str, *args: Any, **parts: Any) -> Offer:
-    return replace(offer(*args, **parts), provider=provider)
 
 
 def planned(

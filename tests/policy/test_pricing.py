@@ -27,7 +27,7 @@ PAID: Final = ProviderFacts(paid=True)
 
 moments = st.floats(1_500_000_000, 4_000_000_000)
 dollars = st.decimals(0, 100, places=9).map(Money)
-prices = st.builds(lambda machine, disk: Price(machine=machine, disk=disk), dollars, dollars)
+prices = st.builds(Price, machine=dollars, disk=dollars)
 quanta = st.sampled_from([0.001, 0.5, 1.0, 60.0, 3600.0]) | st.floats(0.1, 7200)
 facts = st.builds(
     ProviderFacts,
@@ -105,7 +105,7 @@ class TestPrice:
     @pytest.mark.parametrize("seconds", [math.nan, math.inf, -math.inf])
     def test_only_finite_times_cost_something(self, seconds: float) -> None:
         """Forever has no price."""
-        with pytest.raises(InvalidValue, match="seconds = .*: must be a finite number"):
+        with pytest.raises(InvalidValue, match=r"seconds = .*: must be a finite number"):
             Price(machine=Money(1)).for_seconds(seconds)
 
     @given(prices, st.floats(0, 10**8), st.floats(0, 10**8), quanta)

@@ -14,10 +14,10 @@ from gpubroker.model.leases import LeaseState as S
 from gpubroker.model.machines import Machine, MachineState
 from gpubroker.model.marks import Mark
 from gpubroker.model.money import Money
-from gpubroker.policy.sweeping import Finding as F
-from gpubroker.policy.sweeping import Scene, Verdict, brake, sweep
+from gpubroker.policy.sweeping import Finding, Scene, Verdict, brake, sweep
 from gpubroker.policy.transitions import HELD
 
+F: Final = Finding
 KEY: Final = b"k" * 32
 LEDGER: Final = "aaaaaaaa"
 NOW: Final = 1_000_000.0
@@ -83,14 +83,15 @@ def scene(
     return replace(looked_at, **changes)
 
 
-def findings(looked_at: Scene) -> list[tuple[F, str | None, str | None]]:
+def findings(looked_at: Scene) -> list[tuple[Finding, str | None, str | None]]:
     """Each verdict as its finding, its lease's id and its machine's."""
     return [
-        (v.finding, v.lease and v.lease.id, v.machine and v.machine.id) for v in sweep(looked_at)
+        (v.finding, v.lease.id if v.lease else None, v.machine.id if v.machine else None)
+        for v in sweep(looked_at)
     ]
 
 
-def finding(state: S, alive: bool | None, *, listed: bool, **changes: Any) -> F | None:
+def finding(state: S, alive: bool | None, *, listed: bool, **changes: Any) -> Finding | None:
     """What is found of one lease."""
     row = lease(state, **changes)
     verdicts = sweep(scene([row], [machine()] if listed else [], alive=lambda _: alive))
@@ -142,7 +143,7 @@ RECOVERY: Final = [
 class TestRecovery:
     @pytest.mark.parametrize(("state", "alive", "listed", "found"), RECOVERY)
     def test_each_state_found_after_a_crash_has_its_verdict(
-        self, state: S, alive: bool | None, listed: bool, found: F | None
+        self, state: S, alive: bool | None, listed: bool, found: Finding | None
     ) -> None:
         """The table above is the recovery table."""
         assert finding(state, alive, listed=listed) is found
@@ -191,7 +192,7 @@ class TestRecovery:
         """Two sweeps of the same account find the same machine."""
         pair = [machine(id="b"), machine(id="a")]
 
-        def found(machines: list[Machine]) -> list[tuple[F, str | None, str | None]]:
+        def found(machines: list[Machine]) -> list[tuple[Finding, str | None, str | None]]:
             return findings(scene([lease(S.UNKNOWN)], machines, alive=lambda _: False))
 
         assert found(pair) == found(pair[::-1]) == [(F.FOUND, "lease-1", "a")]
@@ -345,14 +346,23 @@ listed = st.builds(
     mark=labels,
     state=st.sampled_from(MachineState),
 )
+
+
+def seen(
+    leases: list[LeaseRow],
+    machines: list[Machine],
+    closed: list[LeaseRow],
+    life: list[bool | None],
+    in_hand: frozenset[str] | None,
+) -> Scene:
+    def alive(row: LeaseRow) -> bool | None:
+        return life[int(row.id[-1])]
+
+    return scene(leases, machines, closed=closed, alive=alive, in_hand=in_hand)
+
+
 scenes = st.builds(
-    lambda leases, machines, closed, life, in_hand: scene(
-        leases,
-        machines,
-        closed=closed,
-        alive=lambda row: life[int(row.id[-1])],
-        in_hand=in_hand,
-    ),
+    seen,
     leases=st.lists(rows, max_size=4, unique_by=lambda row: row.id),
     machines=st.lists(listed, max_size=5, unique_by=lambda m: m.id),
     closed=st.lists(

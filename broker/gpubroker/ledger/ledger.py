@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from gpubroker.errors import LedgerError, StaleOwner
 from gpubroker.ledger.rows import (
@@ -27,7 +27,10 @@ from gpubroker.model.decisions import DecisionRecord
 from gpubroker.model.leases import LeaseRow, LeaseState, LedgerEvent
 from gpubroker.model.marks import ledger_id
 from gpubroker.model.money import Money
-from gpubroker.policy.transitions import HELD, allowed
+from gpubroker.policy.transitions import HELD, USED, allowed
+
+#: Characters kept of a text that may come from a vendor.
+_LONGEST: Final = 2000
 
 
 class OverLimit(Exception):
@@ -113,8 +116,10 @@ class Ledger:
         with self._store.transaction() as sql:
             for limit in limits:
                 committed = _committed(sql, limit)
-                if committed + lease.reserved > limit.amount:
-                    raise OverLimit(limit, committed, lease.reserved)
+                # As it will be written: rounded up to whole micro-dollars.
+                asked = Money.from_micros(lease.reserved.micros_up)
+                if committed + asked > limit.amount:
+                    raise OverLimit(limit, committed, asked)
             values = lease_values(lease)
             names = ", ".join(values)
             sql.execute(
@@ -317,13 +322,18 @@ def _value(sql: sqlite3.Connection, query: str, values: dict[str, Any] | None = 
 
 
 def _committed(sql: sqlite3.Connection, limit: Limit) -> Money:
-    if limit.request_id is not None:
-        where = "request_id = :request_id"
-    else:
-        where = "created_at >= :since AND created_at < :until"
+    # What is not said bounds nothing: a limit must never count nothing by mistake.
+    bounds = {
+        "request_id": "request_id = :request_id",
+        "since": "created_at >= :since",
+        "until": "created_at < :until",
+    }
+    where = " AND ".join(
+        clause for name, clause in bounds.items() if getattr(limit, name) is not None
+    )
     micros = _value(
         sql,
-        f"SELECT COALESCE(SUM(reserved + spent), 0) FROM leases WHERE {where}",  # noqa: S608
+        f"SELECT COALESCE(SUM(reserved + spent), 0) FROM leases WHERE {where or 1}",  # noqa: S608
         {"request_id": limit.request_id, "since": limit.since, "until": limit.until},
     )
     return Money.from_micros(micros)
@@ -356,6 +366,8 @@ def _move(
     now = _current(sql, lease)
     if not allowed(now.state, target):
         raise LedgerError(f"lease {lease.id} is {now.state}; it cannot become {target}")
+    if target in USED and now.release_requested_at is not None:
+        raise LedgerError(f"lease {lease.id} cannot become {target}: its release was asked for")
     _update(sql, now, {**columns, "state": str(target)})
     result = _lease(sql, lease.id)
     _write_event(sql, result, at, kind, now.state, target, detail)
@@ -365,13 +377,20 @@ def _move(
 def _update(sql: sqlite3.Connection, lease: LeaseRow, columns: dict[str, Any]) -> None:
     if not columns:
         return
-    values = {name: v.micros_up if isinstance(v, Money) else v for name, v in columns.items()}
+    values = {name: _stored(value) for name, value in columns.items()}
     changed = sql.execute(
         f"UPDATE leases SET {', '.join(f'{n} = :{n}' for n in values)}"  # noqa: S608
         " WHERE id = :_id AND epoch = :_epoch AND state = :_state",
         {**values, "_id": lease.id, "_epoch": lease.epoch, "_state": str(lease.state)},
     ).rowcount
     assert changed == 1, "the row was read in this very transaction"
+
+
+def _stored(value: Any) -> Any:
+    """A column as it is written: whole micro-dollars, and no text without end."""
+    if isinstance(value, Money):
+        return value.micros_up
+    return value[:_LONGEST] if isinstance(value, str) else value
 
 
 def _write_event(
@@ -393,6 +412,6 @@ def _write_event(
             "kind": kind,
             "source": source and str(source),
             "target": target and str(target),
-            "detail": detail,
+            "detail": detail[:_LONGEST],
         },
     )

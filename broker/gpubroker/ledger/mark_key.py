@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from gpubroker.errors import InvalidValue, LedgerUnusable
+
+#: Bytes of a key, and characters of a shared one, below which marks could be forged.
+_SHORTEST: Final = 32
 
 
 def load_mark_key(ledger: Path | None, environ: Mapping[str, str], entropy: bytes) -> bytes:
@@ -18,8 +23,9 @@ def load_mark_key(ledger: Path | None, environ: Mapping[str, str], entropy: byte
     """
     shared = environ.get("GPUBROKER_MARK_KEY")
     if shared:
-        if len(shared) < 32:
-            raise InvalidValue("GPUBROKER_MARK_KEY", "…", "must have at least 32 characters")
+        if len(shared) < _SHORTEST:
+            problem = f"must have at least {_SHORTEST} characters"
+            raise InvalidValue("GPUBROKER_MARK_KEY", "…", problem)
         return shared.encode()
     if ledger is None:
         return entropy
@@ -28,24 +34,36 @@ def load_mark_key(ledger: Path | None, environ: Mapping[str, str], entropy: byte
         _make(path, entropy)
         if path.stat().st_mode & 0o077:
             raise LedgerUnusable(f"{path} may be read by others; run: chmod 600 {path}")
-        return bytes.fromhex(path.read_text().strip())
-    except (OSError, ValueError) as error:
+        key = bytes.fromhex(path.read_text().strip())
+    except OSError as error:
         raise LedgerUnusable(f"cannot use the mark key {path}: {error}") from error
+    except ValueError:
+        key = b""
+    if len(key) < _SHORTEST:
+        # Never replaced: machines that are out there carry marks made with the right one.
+        raise LedgerUnusable(f"{path} holds no mark key; put back the one that belongs there")
+    return key
 
 
 def _make(path: Path, entropy: bytes) -> None:
     """Write a new key whole or not at all: another process may be doing the same."""
     if path.exists():
         return
-    draft = path.with_name(f"{path.name}.{os.getpid()}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    # A name of its own: in a container every process may have the same number.
+    descriptor, draft = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "w") as file:
             file.write(entropy.hex())
             file.flush()
             os.fsync(file.fileno())
         os.link(draft, path)
+        # A create may leave soon; after a power loss its mark must still verify.
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
     except FileExistsError:
         pass  # somebody else's key came first, and counts
     finally:
-        draft.unlink()
+        Path(draft).unlink()

@@ -8,14 +8,31 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, cast
 
 from gpubroker.errors import BrokerClosed, LedgerBusy, LedgerError, LedgerUnusable
 
 _BUSY: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+class _Connection(sqlite3.Connection):
+    """Writes text as Unicode, whatever its source: half of a surrogate pair becomes "?".
+
+    A vendor's error or a file's name may hold one, and must not be able to stop a release.
+    """
+
+    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        if isinstance(parameters, Mapping):
+            named = cast("Mapping[str, Any]", parameters)
+            parameters = {name: _encodable(value) for name, value in named.items()}
+        return super().execute(sql, parameters)
+
+
+def _encodable(value: Any) -> Any:
+    return value.encode(errors="replace").decode() if isinstance(value, str) else value
 
 
 class Store:
@@ -37,7 +54,10 @@ class Store:
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             self._connection = sqlite3.connect(
-                ":memory:" if path is None else path, timeout=busy, isolation_level=None
+                ":memory:" if path is None else path,
+                timeout=busy,
+                isolation_level=None,
+                factory=_Connection,
             )
             self._connection.row_factory = sqlite3.Row
         except OSError as error:
@@ -103,6 +123,9 @@ class Store:
             raise self._meaning(error) from error
 
     def _meaning(self, error: sqlite3.DatabaseError) -> LedgerError:
+        if isinstance(error, sqlite3.IntegrityError):
+            # The row is what is wrong, not the file: waiting would not mend it.
+            return LedgerError(f"the ledger {self.path} refused a row: {error}")
         code = getattr(error, "sqlite_errorcode", None)
         if code is not None and code & 0xFF in _BUSY:
             return LedgerBusy(f"the ledger {self.path} is held by another process")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from gpubroker.model.leases import LeaseRow, LeaseState, LedgerEvent
 from gpubroker.model.money import Money
-from gpubroker.policy.transitions import allowed
+from gpubroker.policy.transitions import USED, allowed
 
 
 def violations(leases: Sequence[LeaseRow], events: Iterable[LedgerEvent]) -> list[str]:
@@ -16,7 +16,17 @@ def violations(leases: Sequence[LeaseRow], events: Iterable[LedgerEvent]) -> lis
         by_lease.setdefault(event.lease_id, []).append(event)
     found = [line for lease in leases for line in _of_lease(lease, by_lease.pop(lease.id, []))]
     found += [f"{lease_id}: has events, but no row" for lease_id in by_lease]
-    return found
+    return [*found, *_shared(leases)]
+
+
+def _shared(leases: Sequence[LeaseRow]) -> Iterable[str]:
+    """Two open leases of one machine: the release of either would end the other's."""
+    first: dict[tuple[str, str], str] = {}
+    for lease in leases:
+        if lease.machine_id is not None and lease.state.open:
+            holder = first.setdefault((lease.provider, lease.machine_id), lease.id)
+            if holder != lease.id:
+                yield f"{lease.id}: has the same machine as {holder}: {lease.machine_id}"
 
 
 def _of_lease(lease: LeaseRow, events: Sequence[LedgerEvent]) -> Iterable[str]:
@@ -29,6 +39,10 @@ def _of_lease(lease: LeaseRow, events: Sequence[LedgerEvent]) -> Iterable[str]:
     for event in events[1:]:
         if event.epoch < epoch:
             yield f"{lease.id}: event {event.number} was written by a stale owner"
+        if event.epoch > epoch and event.kind != "taken over":
+            yield (
+                f"{lease.id}: event {event.number} has epoch {event.epoch}, but nobody took it over"
+            )
         epoch = max(epoch, event.epoch)
         if event.target is None:
             continue
@@ -41,6 +55,8 @@ def _of_lease(lease: LeaseRow, events: Sequence[LedgerEvent]) -> Iterable[str]:
         yield f"{lease.id}: is {lease.state}, but its events lead to {state}"
     if epoch != lease.epoch:
         yield f"{lease.id}: has epoch {lease.epoch}, but its events end with {epoch}"
+    if lease.state in USED and lease.release_requested_at is not None:
+        yield f"{lease.id}: is {lease.state}, although its release was asked for"
     yield from _money(lease, {event.kind for event in events})
 
 

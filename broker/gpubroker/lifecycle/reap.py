@@ -92,24 +92,24 @@ class Reaper:
             return Swept(provider=name, complete=False, problem=str(reading.error))
         scene = await self._scene(name, reading)
         verdicts = sweep(scene)
-        started: list[str] = []
         sure: set[tuple[Finding, str]] = set()
+        acting = [verdict for verdict in verdicts if self._is_sure(verdict, scene, sure)]
         held = sum(lease.state in HELD for lease in scene.leases)
-        kept, withheld = brake(verdicts, held)
+        acting, withheld = brake(acting, held)
         if withheld:
             text = (
-                f"{len(withheld)} of {held} machines seem gone or ownerless at once: not believed"
+                f"{len(withheld)} more of {held} machines seem lost at once; they wait their turn"
             )
             parts.emit(EventKind.ALARM, text, provider=name)
-        for verdict in kept:
-            if self._is_sure(verdict, scene, sure):
-                try:
-                    lease = await self._carry_out(verdict)
-                except (StaleOwner, LedgerError) as error:
-                    parts.emit(EventKind.FOUND, str(error), provider=name)
-                    continue
-                if lease is not None:
-                    started.append(lease.id)
+        started: list[str] = []
+        for verdict in acting:
+            try:
+                lease = await self._carry_out(verdict)
+            except (StaleOwner, LedgerError) as error:
+                parts.emit(EventKind.FOUND, str(error), provider=name)
+                continue
+            if lease is not None:
+                started.append(lease.id)
         # What was not found again has cleared itself up.
         self._doubted = {
             key: n
@@ -141,11 +141,12 @@ class Reaper:
             facts=parts.providers[name].facts,
             machines=machines,
             read_at=reading.wall,
-            leases=[lease for lease in leases if lease.id not in self._releasing],
+            leases=leases,
             closed=closed,
             alive=lambda lease: parts.identity.alive(owners.get(lease.owner), now),
             ours=parts.ours,
             own=parts.identity.id,
+            in_hand={*self._supervisor.holds, *self._releasing},
             now=now,
         )
 

@@ -14,7 +14,10 @@ import re
 from dataclasses import dataclass
 from typing import Final, Self
 
-_SHAPE: Final = re.compile(r"\bgb1-([a-z2-7]{8})-([a-z2-7]{16})-([a-z2-7]{8})\b")
+#: Vendors put words of their own around a label, with hyphens, underscores or blanks between.
+_SHAPE: Final = re.compile(
+    r"(?<![a-zA-Z0-9])gb1-([a-z2-7]{8})-([a-z2-7]{16})-([a-z2-7]{8})(?![a-zA-Z0-9])"
+)
 
 
 @dataclass(frozen=True, slots=True)

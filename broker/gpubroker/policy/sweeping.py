@@ -7,8 +7,9 @@ both directions. It proposes; `gpubroker.lifecycle.reap` carries out.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from gpubroker.model.facts import ProviderFacts
 from gpubroker.model.leases import LeaseRow, LeaseState
@@ -22,14 +23,14 @@ class Finding(enum.StrEnum):
 
     OWNER_DEAD = "owner dead"  #: its owner is certainly gone: take it over and release it
     OWNER_MISSING = "owner missing"  #: its owner has not been heard of: look again, then release
-    RELEASE = "release"  #: its release was asked for, and nobody who lives carries it out
+    RELEASE = "release"  #: this broker's own, but none of its tasks sees to it: release it
     OVERDUE = "overdue"  #: past its deadline, whoever holds it
     FOUND = "found"  #: the machine of a lost create answer
     NEVER_SEEN = "never seen"  #: asked for long ago and still not listed: give up, but watch
     WATCH_OVER = "watch over"  #: watched long enough: nothing came of it
     VANISHED = "vanished"  #: the provider no longer has the machine of a held lease
     RISEN = "risen"  #: the machine of a closed lease is listed again
-    UNRECORDED = "unrecorded"  #: carries our mark, but this ledger has no lease for it
+    UNRECORDED = "unrecorded"  #: carries our mark, but no lease of this ledger has this machine
     FOREIGN = "foreign"  #: somebody else's: reported, never touched
 
 
@@ -54,6 +55,8 @@ class Scene:
         alive: what is known of a lease's owner: ``True`` alive, ``False`` certainly dead,
             ``None`` not heard of.
         own: the id of the broker that sweeps; its own leases are in better hands.
+        in_hand: ids of the leases that tasks of this broker hold or release at this moment;
+            where that is not said, all those that it owns.
     """
 
     provider: str
@@ -66,13 +69,19 @@ class Scene:
     ours: Callable[[Mark], bool]
     own: str
     now: float
+    in_hand: Collection[str] | None = None
 
 
 def sweep(scene: Scene) -> list[Verdict]:
     """Every finding, leases first."""
     present = [m for m in scene.machines if m.state is not MachineState.GONE]
     by_id = {machine.id: machine for machine in present}
-    by_mark = {str(mark): m for m in present if (mark := Mark.find(m.mark)) is not None}
+    by_mark: dict[str, Machine] = {}
+    for listed in sorted(present, key=lambda machine: machine.id):
+        mark = Mark.find(listed.mark)
+        # A row with a forged mark must not find a machine: whoever wrote it had no key.
+        if mark is not None and scene.ours(mark):
+            by_mark.setdefault(str(mark), listed)
     verdicts: list[Verdict] = []
     for lease in scene.leases:
         machine = by_id.get(lease.machine_id or "") or by_mark.get(lease.mark)
@@ -80,40 +89,43 @@ def sweep(scene: Scene) -> list[Verdict]:
         if finding is not None:
             verdicts.append(Verdict(finding, lease, machine))
     held_ids = {lease.machine_id for lease in scene.leases}
-    held_marks = {lease.mark for lease in scene.leases}
     strangers = (m for m in present if m.id not in held_ids)
-    return verdicts + list(_of_strangers(strangers, held_marks, scene))
+    there = {lease.mark: lease.machine_id in by_id for lease in scene.leases}
+    return verdicts + list(_of_strangers(strangers, there, scene))
 
 
 def _of_lease(lease: LeaseRow, machine: Machine | None, scene: Scene) -> Finding | None:
-    alive = True if lease.owner == scene.own else scene.alive(lease)
-    if lease.state in (LeaseState.REQUESTED, LeaseState.UNKNOWN):
-        return _of_unanswered(lease, machine, alive, scene)
-    if lease.state is LeaseState.LATE_WATCH:
-        if machine is not None:
-            return Finding.FOUND
-        over = scene.read_at - lease.created_at > scene.facts.late_create_watch
-        return Finding.WATCH_OVER if over else None
+    own = lease.owner == scene.own
+    in_hand = own if scene.in_hand is None else lease.id in scene.in_hand
     if lease.state in HELD and machine is None and _visible(lease, scene):
         return Finding.VANISHED
-    if alive is False:
-        return Finding.OWNER_DEAD
+    if lease.state is LeaseState.LATE_WATCH:
+        # Nobody holds it: whoever looks, finds.
+        busy = in_hand and scene.in_hand is not None
+        return None if busy else _of_watched(lease, machine, scene)
+    if in_hand:
+        return None
+    if own:
+        return Finding.RELEASE
+    alive = scene.alive(lease)
     if alive is None:
         return Finding.OWNER_MISSING
-    if lease.owner == scene.own:
-        return None
-    return Finding.OVERDUE if scene.now > lease.deadline + scene.facts.release_margin else None
-
-
-def _of_unanswered(
-    lease: LeaseRow, machine: Machine | None, alive: bool | None, scene: Scene
-) -> Finding | None:
-    if lease.state is LeaseState.REQUESTED and alive is not False:
-        # The create may be on its way: whoever sent it is waiting for the answer.
-        return None if alive else Finding.OWNER_MISSING
+    if alive:
+        # The answer to its create may be on its way, or it may be looking for the machine itself.
+        overdue = scene.now > lease.deadline + scene.facts.release_margin
+        return Finding.OVERDUE if overdue else None
+    if lease.state not in (LeaseState.REQUESTED, LeaseState.UNKNOWN):
+        return Finding.OWNER_DEAD
     if machine is not None:
         return Finding.FOUND
     return Finding.NEVER_SEEN if _visible(lease, scene) else None
+
+
+def _of_watched(lease: LeaseRow, machine: Machine | None, scene: Scene) -> Finding | None:
+    if machine is not None:
+        return Finding.FOUND
+    over = scene.read_at - lease.created_at > scene.facts.late_create_watch
+    return Finding.WATCH_OVER if over else None
 
 
 def _visible(lease: LeaseRow, scene: Scene) -> bool:
@@ -123,13 +135,53 @@ def _visible(lease: LeaseRow, scene: Scene) -> bool:
 
 
 def _of_strangers(
-    machines: Iterable[Machine], held_marks: set[str], scene: Scene
+    machines: Iterable[Machine], there: Mapping[str, bool], scene: Scene
 ) -> Iterable[Verdict]:
+    """What is found of machines that no open lease has by their id.
+
+    Args:
+        there: by the mark of each open lease, whether its own machine is listed.
+    """
     for machine in machines:
         mark = Mark.find(machine.mark)
         if mark is None or not scene.ours(mark):
             yield Verdict(Finding.FOREIGN, machine=machine)
-        elif str(mark) in scene.closed:
-            yield Verdict(Finding.RISEN, scene.closed[str(mark)], machine)
-        elif str(mark) not in held_marks:
+            continue
+        lease = scene.closed.get(str(mark))
+        if lease is not None:
+            # A list from before it was proven gone shows it rightly.
+            if lease.ended_at is None or scene.read_at >= lease.ended_at:
+                yield Verdict(Finding.RISEN, lease, machine)
+        elif there.get(str(mark), True):
             yield Verdict(Finding.UNRECORDED, machine=machine)
+
+
+#: Findings that rest on something missing, and on nothing else.
+_MISSING: Final = frozenset({Finding.VANISHED, Finding.OWNER_MISSING})
+
+
+def brake(verdicts: Sequence[Verdict], held: int) -> tuple[list[Verdict], list[Verdict]]:
+    """Keep one pass from ending everything for want of a sign.
+
+    Where a provider loses sight of its machines, or hosts of each other, much is missing at once
+    and nearly all of it is well. Acting on missing data alone is therefore bounded, for each
+    pass, by three leases or a fifth of those held, whichever is more.
+
+    Args:
+        verdicts: those that are about to be acted on.
+        held: how many leases are believed healthy.
+
+    Returns:
+        The verdicts to act on now, and those that must wait for another pass.
+    """
+    allowed = max(3, held // 5)
+    kept: list[Verdict] = []
+    withheld: list[Verdict] = []
+    for verdict in verdicts:
+        if verdict.finding in _MISSING:
+            if allowed == 0:
+                withheld.append(verdict)
+                continue
+            allowed -= 1
+        kept.append(verdict)
+    return kept, withheld

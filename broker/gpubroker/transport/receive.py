@@ -13,7 +13,7 @@ import os
 import shutil
 import stat
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Final, Self
@@ -31,16 +31,20 @@ def _hostile(message: str) -> ProviderError:
     return ProviderError(message, kind=ErrorKind.HOST_BROKEN, scope=Scope.HOST)
 
 
+def _impossible(name: str) -> ProviderError:
+    return _hostile(f"the machine sent an output with an impossible name: {name[:80]!r}")
+
+
 def _components(name: str) -> tuple[str, ...]:
     path = PurePosixPath(name)
     parts = path.parts
     is_text = all(not "\ud800" <= letter <= "\udfff" for letter in name)
     if not parts or path.is_absolute() or "\0" in name or "\\" in name or not is_text:
-        raise _hostile(f"the machine sent an output with an impossible name: {name[:80]!r}")
+        raise _impossible(name)
     if len(parts) > _DEPTH_LIMIT or any(
         part == ".." or len(part.encode()) > _NAME_LIMIT for part in parts
     ):
-        raise _hostile(f"the machine sent an output with an impossible name: {name[:80]!r}")
+        raise _impossible(name)
     return parts
 
 
@@ -73,11 +77,16 @@ class Receiver:
     def receive(self, name: str) -> ReceivedFile:
         """A place to write the output called `name` to, as a context manager."""
         parts = _components(name)
+        if parts[0] == self.staging.name:
+            raise _impossible(name)
         if len(self._received) >= self._max_files:
             raise _hostile(f"the machine sent more than {self._max_files} outputs")
         self.staging.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _folder(self.staging, parts[:-1]) as folder:
-            descriptor = os.open(parts[-1], _NEW_FILE, 0o644, dir_fd=folder)
+            try:
+                descriptor = os.open(parts[-1], _NEW_FILE, 0o644, dir_fd=folder)
+            except FileExistsError:
+                raise _hostile(f"the machine sent two outputs of one name: {name[:80]!r}") from None
         return ReceivedFile(self, "/".join(parts), descriptor)
 
     def take(self, size: int) -> None:
@@ -91,6 +100,13 @@ class Receiver:
     def add(self, name: str, size: int, sha256: str) -> None:
         """Note an output that is whole and synced."""
         self._received[name] = OutputFile(path=self.destination / name, size=size, sha256=sha256)
+
+    def drop(self, name: str, size: int) -> None:
+        """Forget an output that did not come whole, so that it can be sent again."""
+        self._bytes -= size
+        parts = _components(name)
+        with _folder(self.staging, parts[:-1]) as folder, suppress(FileNotFoundError):
+            os.unlink(parts[-1], dir_fd=folder)
 
     def commit(self) -> dict[str, OutputFile]:
         """Move everything received to the destination, and say what there is."""
@@ -123,9 +139,10 @@ class ReceivedFile:
 
     def write(self, data: bytes) -> None:
         """Add bytes at the end."""
+        # Counted first, on both sides: what was not written is given back by `drop`.
+        self._size += len(data)
         self._receiver.take(len(data))
         self._digest.update(data)
-        self._size += len(data)
         self._file.write(data)
 
     def __enter__(self) -> Self:
@@ -137,11 +154,18 @@ class ReceivedFile:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with self._file:
-            if error is None:
-                self._file.flush()
-                os.fsync(self._file.fileno())
+        whole = False
+        try:
+            with self._file:
+                if error is None:
+                    self._file.flush()
+                    os.fsync(self._file.fileno())
+                    whole = True
+        finally:
+            if whole:
                 self._receiver.add(self._name, self._size, self._digest.hexdigest())
+            else:
+                self._receiver.drop(self._name, self._size)
 
 
 @contextmanager
@@ -154,6 +178,7 @@ def _folder(root: Path, parts: tuple[str, ...]) -> Generator[int]:
         for part in parts:
             try:
                 os.mkdir(part, 0o755, dir_fd=descriptor)
+                os.fsync(descriptor)  # or a power loss takes the folder with all that is in it
             except FileExistsError:
                 if not stat.S_ISDIR(os.lstat(part, dir_fd=descriptor).st_mode):
                     raise _hostile(f"output folder {part!r} is in the way of a file") from None
