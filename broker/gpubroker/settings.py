@@ -269,7 +269,7 @@ def _option(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list):
-        items: list[object] = value
+        items = cast("list[object]", value)
         return ", ".join(_option(name, item) for item in items)
     if isinstance(value, dict):
         raise InvalidValue(name, "…", "must be a text, a number, true, false or a list of these")

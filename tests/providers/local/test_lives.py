@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -90,7 +91,7 @@ async def test_release_kills_daemons_without_environment(house: House, is_runnin
 #: Never more than a few processes, but never the same ones for long; it ends by itself.
 HYDRA = """
 import os, time
-end = time.time() + 10
+end = time.time() + 60
 os.close(1), os.close(2)
 while time.time() < end:
     if os.fork():
@@ -102,7 +103,10 @@ while time.time() < end:
 async def test_release_catches_programs_that_keep_forking(
     house: House, until: Any, runner_lives: bool
 ) -> None:
-    """They die by process group: no list of processes is ever fresh enough."""
+    """They die by process group: no list of processes is ever fresh enough.
+
+    A release may have to be asked for again, as the broker does for ever.
+    """
     provider = house.provider()
     machine = await house.rent(provider)
     await house.run(provider, machine, [sys.executable, "-c", HYDRA])
@@ -111,8 +115,12 @@ async def test_release_catches_programs_that_keep_forking(
         os.kill(runner, signal.SIGKILL)
         await until(lambda: runner not in house.alive())
 
-    with anyio.fail_after(5):
-        await provider.release(machine)
+    with anyio.fail_after(20):
+        released = False
+        while not released:
+            with contextlib.suppress(ProviderError):
+                await provider.release(machine)
+                released = True
 
     assert house.alive() == []
 
