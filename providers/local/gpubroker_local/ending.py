@@ -88,9 +88,13 @@ async def _kill_all(lease: LeaseFolder) -> list[int]:
 
 
 def _strike_all(belongs: Callable[[int], bool]) -> list[int]:
-    found = [pid for pid in processes.pids() if belongs(pid)]
-    for pid in found:
+    found: list[int] = []
+    for pid in processes.pids():
+        # First the group: by the time that its environment is read, the process may have passed
+        # its life on to a child of the same group.
+        group = processes.group_of(pid)
         if belongs(pid):
-            processes.kill_group_of(pid)
-        processes.strike(pid, belongs)
+            found.append(pid)
+            processes.kill_group(group)
+            processes.strike(pid, belongs)
     return found

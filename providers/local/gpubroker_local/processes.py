@@ -59,18 +59,22 @@ def lineage(pid: int) -> tuple[int, int]:
     return (int(fields[1]), int(fields[3])) if len(fields) > 3 else (0, 0)
 
 
-def kill_group_of(pid: int) -> None:
-    """Kill the process group of a process that is known to belong to a lease.
+def group_of(pid: int) -> int:
+    """The process group of a process; 0 if it is gone."""
+    try:
+        return os.getpgid(pid)
+    except (ProcessLookupError, PermissionError):
+        return 0
+
+
+def kill_group(group: int) -> None:
+    """Kill the process group of a process that was just seen to belong to a lease.
 
     All of a group die at once, however fast they multiply. A group lies in one session, and
     sessions of leases hold nothing but leases' processes, so it is only ever theirs.
     """
-    try:
-        group = os.getpgid(pid)
-        if group != os.getpgrp():
-            os.killpg(group, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        return
+    if group and group != os.getpgrp():
+        _send(os.killpg, group, signal.SIGKILL)
 
 
 def strike(pid: int, belongs: Callable[[int], bool], number: int = signal.SIGKILL) -> bool:

@@ -300,7 +300,7 @@ class Runner:
         while _children_left():
             for pid in processes.pids():
                 if processes.lineage(pid)[0] == me:
-                    processes.kill_group_of(pid)
+                    processes.kill_group(processes.group_of(pid))
                     os.kill(pid, signal.SIGKILL)
             if _children_left():
                 time.sleep(0.001)
