@@ -65,13 +65,14 @@ class AccountSettings:
 
     Attributes:
         name: the provider's name.
-        options: every setting of this provider but the key, as text.
+        options: every setting of this provider but the key, as text. Shown by no repr either,
+            since a plugin may keep a token of its own there.
         key: the account key, or ``None``. Shown by no repr.
         url: where the provider's API is, when it is not at its usual address (an emulator).
     """
 
     name: str
-    options: Mapping[str, str] = field(default_factory=dict[str, str])
+    options: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
     key: str | None = field(default=None, repr=False)
     url: str | None = None
 

@@ -261,7 +261,26 @@ def _providers(
         head, _, word = variable.removeprefix("GPUBROKER_").partition("_")
         if variable.startswith("GPUBROKER_") and word and value and head not in _RESERVED:
             put(head.lower(), word.lower(), value, variable)
+    for provider in keys:
+        _check_url(provider, sources, path)
     return options, keys
+
+
+def _check_url(provider: str, sources: dict[str, Setting], path: Path | None) -> None:
+    """A settings file that merely lies in the working directory must not say where a key goes.
+
+    Whoever wrote it, in a repository that was cloned, say, need not be whoever owns the key.
+    """
+    url, key = (sources.get(f"providers.{provider}.{word}") for word in ("url", "key"))
+    if url is None or key is None or path is None or path.is_absolute():
+        return
+    if url.source == str(path) != key.source:
+        raise InvalidValue(
+            f"providers.{provider}.url",
+            url.value,
+            f"{path} may not say where the key from {key.source} is sent;"
+            f" set GPUBROKER_{provider.upper()}_URL",
+        )
 
 
 def _option(name: str, value: Any) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import sqlite3
+from pathlib import Path
 
 import anyio
 import pytest
@@ -81,6 +83,35 @@ async def test_a_destroy_that_does_nothing_is_noticed_and_repeated(
 
     cloud.assert_nothing_running()
     assert any(e.kind is EventKind.ALARM and "still listed" in e.text for e in events)
+
+
+async def test_a_destroy_that_did_nothing_does_not_end_the_bill(
+    cloud: ScriptedCloud, broker_on: MakeBroker
+) -> None:
+    """What a machine costs after a false acknowledgement is settled too."""
+    cloud.release_does_nothing(times=5)
+
+    async with broker_on(cloud, close_wait=7200) as broker:
+        result = await broker.run(["x"], A_4090)
+        await broker.wait_released(result.lease_id, timeout=7200)
+        (row,) = await broker.leases(open_only=False)
+
+    assert row.spent == Money.from_micros(cloud.billed.micros) > Money("0.05")
+
+
+async def test_closing_does_not_wait_for_ever_for_the_ledger(
+    cloud: ScriptedCloud, broker_on: MakeBroker, now: VirtualWallClock, tmp_path: Path
+) -> None:
+    """A ledger that another process holds does not keep a broker from closing."""
+    ledger = tmp_path / "ledger.db"
+    async with broker_on(cloud, ledger=ledger, close_wait=1, release_wait=1) as broker:
+        await broker.run(["x"], A_4090)
+        other = sqlite3.connect(ledger, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        closing = now()
+    other.close()
+
+    assert now() - closing < 60
 
 
 async def test_a_revoked_key_quarantines_and_alarms_and_ends_well(

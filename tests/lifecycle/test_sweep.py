@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sqlite3
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from gpubroker import (
     Requirements,
 )
 from gpubroker.policy.sweeping import Finding
-from gpubroker.testing import ScriptedCloud, VirtualWallClock
+from gpubroker.testing import ScriptedCloud, VirtualWallClock, offer
 
 from .conftest import MakeBroker
 
@@ -190,6 +191,39 @@ async def test_a_machine_that_rises_after_its_release_is_released_again(
     assert [verdict.finding for verdict in swept.verdicts] == [Finding.RISEN]
     assert not cloud.foreign
     assert problems == []
+
+
+async def test_a_second_machine_of_one_create_is_destroyed_and_the_lease_left_alone(
+    cloud: ScriptedCloud, broker_on: MakeBroker
+) -> None:
+    """Of several machines with one mark the lease keeps its own; the surplus goes."""
+    async with broker_on(cloud) as broker, broker.lease(A_4090) as lease:
+        cloud.foreign_machine("twin", mark=cloud.creates[0].order.mark)
+        await broker.sweep()
+        await anyio.sleep(10)
+        twins = list(cloud.foreign)
+        result = await lease.run(["x"])
+
+    assert twins == []
+    assert result.ok
+
+
+async def test_a_pass_that_misses_many_at_once_acts_on_few(
+    now: VirtualWallClock, broker_on: MakeBroker, events: list[Event]
+) -> None:
+    """When a list suddenly shows none of twenty machines, no pass gives up more than four."""
+    cloud = ScriptedCloud(now=now, offers=[offer("RTX 4090", "0.36")])
+    async with broker_on(cloud, sweep=False, budget="100") as broker:
+        async with AsyncExitStack() as stack:
+            for _ in range(20):
+                await stack.enter_async_context(broker.lease(A_4090))
+            await anyio.sleep(100)
+            cloud.inventory_is_empty(times=2)
+            first, second = [(await broker.sweep())[0] for _ in range(2)]
+
+    assert len(first.verdicts) == len(second.verdicts) == 20
+    assert (len(first.started), len(second.started)) == (0, 4)
+    assert any(e.kind is EventKind.ALARM and "16 more of 20" in e.text for e in events)
 
 
 async def test_our_mark_without_a_row_is_reported_and_released_only_when_adopted(

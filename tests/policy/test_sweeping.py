@@ -180,7 +180,7 @@ class TestRecovery:
         """The vendor made two of one create: the one on record is kept, the other is seen."""
         twin = machine(id="twin")
 
-        assert findings(scene([lease()], [machine(), twin])) == [(F.UNRECORDED, None, "twin")]
+        assert findings(scene([lease()], [machine(), twin])) == [(F.DUPLICATE, None, "twin")]
 
     def test_nothing_is_said_of_twins_before_one_is_on_record(self) -> None:
         """Whoever resolves the lost answer takes one of them; until then neither is too many."""

@@ -14,12 +14,18 @@ from gpubroker.errors import InvalidValue, LedgerUnusable
 _SHORTEST: Final = 32
 
 
-def load_mark_key(ledger: Path | None, environ: Mapping[str, str], entropy: bytes) -> bytes:
+def load_mark_key(
+    ledger: Path | None, environ: Mapping[str, str], entropy: bytes, *, needed: bool = False
+) -> bytes:
     """The key of this ledger; made from `entropy` (32 random bytes) where there is none yet.
+
+    Args:
+        needed: leases are open whose marks only the key that is there can verify.
 
     Raises:
         InvalidValue: ``GPUBROKER_MARK_KEY`` is set and shorter than 32 characters.
-        LedgerUnusable: the file cannot be made or read, or others may read it.
+        LedgerUnusable: the file cannot be made or read, others may read it, or it is needed and
+            missing.
     """
     shared = environ.get("GPUBROKER_MARK_KEY")
     if shared:
@@ -30,6 +36,8 @@ def load_mark_key(ledger: Path | None, environ: Mapping[str, str], entropy: byte
     if ledger is None:
         return entropy
     path = ledger.with_name(ledger.name + ".key")
+    if needed and not path.exists():
+        raise LedgerUnusable(f"{path} is missing while leases are open; put it back")
     try:
         _make(path, entropy)
         if path.stat().st_mode & 0o077:

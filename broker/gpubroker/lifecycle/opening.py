@@ -54,7 +54,7 @@ async def open_parts(
     parts = Parts(
         ledger=LedgerAccess(ledger, patience=_PATIENCE, source=source),
         ledger_id=ledger.id,
-        mark_key=load_mark_key(path, os.environ, entropy(32)),
+        mark_key=load_mark_key(path, os.environ, entropy(32), needed=bool(ledger.leases(limit=1))),
         identity=Identity.own(f"broker-{source.getrandbits(48):012x}"),
         now=now,
         source=source,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import anyio
 
-from gpubroker.errors import InvalidValue, LedgerError, StaleOwner
+from gpubroker.errors import InvalidValue, LedgerError, ProviderError, StaleOwner
 from gpubroker.lifecycle.parts import Parts
 from gpubroker.lifecycle.readings import Reading
 from gpubroker.lifecycle.release import (
@@ -25,6 +25,7 @@ from gpubroker.model.leases import LeaseRow, LeaseState
 from gpubroker.model.machines import Machine
 from gpubroker.model.marks import Mark
 from gpubroker.model.money import Money
+from gpubroker.policy.backoff import delay
 from gpubroker.policy.sweeping import Finding, Scene, Verdict, brake, sweep
 from gpubroker.policy.transitions import HELD
 
@@ -122,6 +123,8 @@ class Reaper:
 
     async def _scene(self, name: str, reading: Reading) -> Scene:
         parts = self._parts
+        # What is in hand before the ledger is read or after it: a lease may be done in between.
+        in_hand = {*self._supervisor.holds, *self._releasing}
         machines = list(reading.machines.values())
         marks = [str(mark) for m in machines if (mark := Mark.find(m.mark)) is not None]
         leases = await parts.ledger.insist(
@@ -146,7 +149,7 @@ class Reaper:
             alive=lambda lease: parts.identity.alive(owners.get(lease.owner), now),
             ours=parts.ours,
             own=parts.identity.id,
-            in_hand={*self._supervisor.holds, *self._releasing},
+            in_hand={*in_hand, *self._supervisor.holds, *self._releasing},
             now=now,
         )
 
@@ -176,6 +179,10 @@ class Reaper:
                 assert machine is not None
                 text = f"{machine.id} carries our mark but is not in this ledger; `gpubroker release --all --account` ends it"
                 self._parts.emit(EventKind.ALARM, text, provider=machine.provider)
+                return None
+            case Finding.DUPLICATE:
+                assert machine is not None
+                self._supervisor.start(self._end_surplus, machine)
                 return None
             case Finding.WATCH_OVER:
                 assert lease is not None
@@ -251,6 +258,20 @@ class Reaper:
         finally:
             self._releasing.discard(lease.id)
             self._released.set()
+
+    async def _end_surplus(self, machine: Machine) -> None:
+        """Destroy a second machine of one intent. The lease has its own, and is left alone."""
+        parts, failures = self._parts, 0
+        text = f"{machine.id} is a second machine of one create; it is destroyed, its cost unknown"
+        parts.emit(EventKind.ALARM, text, provider=machine.provider)
+        while True:
+            try:
+                await parts.providers[machine.provider].release(machine)
+            except ProviderError as error:
+                failures += 1
+                await anyio.sleep(delay(failures, parts.source, retry_after=error.retry_after))
+            else:
+                return
 
     async def finish(self) -> None:
         """Wait for the first sweep, and for every release that sweeps have started."""

@@ -15,6 +15,7 @@ from gpubroker.lifecycle.parts import Parts
 from gpubroker.model.events import EventKind
 from gpubroker.model.leases import LeaseRow, LeaseState
 from gpubroker.model.machines import Machine
+from gpubroker.model.marks import Mark
 from gpubroker.model.money import Money
 from gpubroker.plugins import Provider
 from gpubroker.policy.backoff import delay, quarantines
@@ -40,6 +41,9 @@ async def release_machine(
         lease = await _destroy(parts, lease, machine, on_change)
         if await _gone(parts, lease, machine):
             break
+        # It bills on, so that acknowledgement ended nothing.
+        lease = await _not_gone(parts, lease, machine)
+        on_change(lease)
         parts.emit(
             EventKind.ALARM,
             f"{machine.id} is still listed after its destroy was acknowledged; destroying it again",
@@ -67,6 +71,13 @@ async def release_machine(
         lease_id=lease.id,
     )
     return lease
+
+
+async def _not_gone(parts: Parts, lease: LeaseRow, machine: Machine) -> LeaseRow:
+    at = parts.now()
+    return await parts.ledger.insist(
+        lambda ledger: ledger.note(lease, at, "still listed", machine.id, acknowledged_at=None)
+    )
 
 
 async def _destroy(
@@ -179,7 +190,10 @@ async def resolve_unknown(
     provider = _provider(parts, lease)
     facts = provider.facts
     absent, failures = 0, 0
-    while "inventory" in provider.hooks:
+    mark = Mark.find(lease.mark)
+    # A row whose mark is not ours was not written by us: it must not find anybody's machine.
+    genuine = mark is not None and parts.ours(mark)
+    while "inventory" in provider.hooks and genuine:
         reading = await parts.readings[lease.provider].next()
         if reading.error is not None:
             failures += 1
@@ -209,9 +223,11 @@ async def found(
         if lease.release_requested_at is None and lease.state is LeaseState.UNKNOWN
         else LeaseState.RELEASING
     )
-    asked: dict[str, float | str | None] = {}
+    asked: dict[str, float | str | None] = {
+        "accepted_at": machine.created_at or lease.accepted_at or lease.created_at
+    }
     if target is LeaseState.RELEASING and lease.release_requested_at is None:
-        asked = {"release_requested_at": now, "release_reason": "late create"}
+        asked |= {"release_requested_at": now, "release_reason": "late create"}
     if not lease.state.open:
         # It has risen, so its destroy was none: it has billed all along.
         asked |= {"acknowledged_at": None, "ended_at": None}

@@ -83,9 +83,11 @@ class Supervisor:
                 await last()
             now, identity = self._parts.now(), self._parts.identity
             if self._beat > 0:
-                await self._parts.ledger.insist(
-                    lambda ledger: ledger.put_owner(identity.row(now, closed=True))
-                )
+                # Where the ledger cannot be had, the row expires by itself.
+                with anyio.move_on_after(2.0):
+                    await self._parts.ledger.insist(
+                        lambda ledger: ledger.put_owner(identity.row(now, closed=True))
+                    )
             if self.holds:
                 left = ", ".join(f"{h.row.id} ({h.row.state})" for h in self.holds.values())
                 text = f"closing before these were proven gone: {left}; `gpubroker reap` goes on"

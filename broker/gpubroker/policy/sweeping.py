@@ -30,7 +30,8 @@ class Finding(enum.StrEnum):
     WATCH_OVER = "watch over"  #: watched long enough: nothing came of it
     VANISHED = "vanished"  #: the provider no longer has the machine of a held lease
     RISEN = "risen"  #: the machine of a closed lease is listed again
-    UNRECORDED = "unrecorded"  #: carries our mark, but no lease of this ledger has this machine
+    DUPLICATE = "duplicate"  #: a second machine of an intent whose own machine is there: surplus
+    UNRECORDED = "unrecorded"  #: carries our mark, but this ledger has no lease for it
     FOREIGN = "foreign"  #: somebody else's: reported, never touched
 
 
@@ -152,8 +153,10 @@ def _of_strangers(
             # A list from before it was proven gone shows it rightly.
             if lease.ended_at is None or scene.read_at >= lease.ended_at:
                 yield Verdict(Finding.RISEN, lease, machine)
-        elif there.get(str(mark), True):
+        elif str(mark) not in there:
             yield Verdict(Finding.UNRECORDED, machine=machine)
+        elif there[str(mark)]:
+            yield Verdict(Finding.DUPLICATE, machine=machine)
 
 
 #: Findings that rest on something missing, and on nothing else.
