@@ -340,3 +340,18 @@ class TestWhyOff:
         yes = dict.fromkeys(("real", "under_test"), True)
 
         assert why_off(FREE, AccountSettings("acme"), **no, **yes) is None
+
+
+def test_a_settings_file_of_the_working_directory_may_not_redirect_a_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cloned repository's `gpubroker.toml` cannot have the user's own key sent elsewhere."""
+    (tmp_path / "gpubroker.toml").write_text('[providers.vast]\nurl = "http://127.0.0.1:9"\n')
+    monkeypatch.chdir(tmp_path)
+    key = {"HOME": str(tmp_path), "VAST_API_KEY": "k" * 30}
+
+    with pytest.raises(InvalidValue, match="may not say where the key from VAST_API_KEY is sent"):
+        load(key)
+    settings = load({**key, "GPUBROKER_VAST_URL": "http://127.0.0.1:8"})
+
+    assert settings.account("vast").url == "http://127.0.0.1:8"

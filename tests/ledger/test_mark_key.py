@@ -122,3 +122,9 @@ def test_a_key_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     """Without one no machine could be told from a stranger's."""
     with pytest.raises(LedgerUnusable, match="mark key"):
         load_mark_key(tmp_path / "missing" / "ledger.db", {}, ENTROPY)
+
+
+def test_a_missing_key_is_not_replaced_while_it_is_needed(tmp_path: Path) -> None:
+    """While leases are open, a new key would make strangers of our own machines."""
+    with pytest.raises(LedgerUnusable, match="missing while leases are open"):
+        load_mark_key(tmp_path / "ledger.db", {}, b"k" * 32, needed=True)
