@@ -11,7 +11,6 @@ import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields, replace
-from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import anyio
@@ -31,6 +30,8 @@ from gpubroker.model.results import Outcome
 from gpubroker.watchdog import Watchdog
 
 if TYPE_CHECKING:
+    from importlib import metadata
+
     from gpubroker.transport.job_io import JobIO
 
 T = TypeVar("T")
@@ -88,6 +89,8 @@ def discover(
     One that fails to import, in whatever way, is skipped. A name registered by two distributions
     belongs to neither of them: both are skipped and named.
     """
+    from importlib import metadata  # costs more than all else here, and not every broker needs it
+
     points = metadata.entry_points(group=ENTRY_POINTS) if entry_points is None else entry_points
     plugins: list[Plugin] = []
     broken: list[BrokenPlugin] = []

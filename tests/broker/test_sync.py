@@ -94,7 +94,11 @@ def test_it_opens_itself_and_closing_twice_does_nothing() -> None:
 def test_several_threads_share_one_broker() -> None:
     """Eight threads run jobs on one broker, each with its own result."""
     with Broker() as broker, ThreadPoolExecutor(8) as threads:
-        results = list(threads.map(lambda n: broker.run(f"echo {n}").text, range(16)))
+
+        def echo(n: int) -> str:
+            return broker.run(f"echo {n}").text
+
+        results = list(threads.map(echo, range(16)))
 
     assert results == [f"{n}\n" for n in range(16)]
 
@@ -113,8 +117,11 @@ def test_output_is_handed_on_live() -> None:
     """`on_output` sees each stream's bytes while the job runs."""
     seen: list[tuple[str, bytes]] = []
 
+    def note(stream: str, data: bytes) -> None:
+        seen.append((stream, data))
+
     with Broker() as broker:
-        broker.run("echo a; echo b >&2", on_output=lambda *piece: seen.append(piece))
+        broker.run("echo a; echo b >&2", on_output=note)
 
     assert sorted(seen) == [("stderr", b"b\n"), ("stdout", b"a\n")]
 

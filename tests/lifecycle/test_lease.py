@@ -53,8 +53,11 @@ async def test_output_arrives_live_and_apart(cloud: ScriptedCloud, broker_on: Ma
     cloud.job_prints(b"out", b"err")
     pieces: list[tuple[str, bytes]] = []
 
+    def note(stream: str, data: bytes) -> None:
+        pieces.append((stream, data))
+
     async with broker_on(cloud) as broker:
-        result = await broker.run(["x"], A_4090, on_output=lambda *piece: pieces.append(piece))
+        result = await broker.run(["x"], A_4090, on_output=note)
 
     assert pieces == [("stdout", b"out"), ("stderr", b"err")]
     assert (result.stdout, result.stderr) == (b"out", b"err")

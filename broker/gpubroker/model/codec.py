@@ -27,7 +27,7 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
         config = ConfigDict(
             ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="strings"
         )
-        adapter = _ADAPTERS[kind] = TypeAdapter(tuple[kind], config=config)
+        adapter = _ADAPTERS[kind] = TypeAdapter(tuple[kind], config=config)  # pyright: ignore
     return adapter
 
 

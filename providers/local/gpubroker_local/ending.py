@@ -77,12 +77,13 @@ async def _kill_all(lease: LeaseFolder) -> list[int]:
     def belongs(pid: int) -> bool:
         return processes.belongings(pid).get(processes.FOLDER) == folder
 
-    survivors = await to_thread.run_sync(_strike_all, belongs)
+    # In the loop: when a job has used up the process table, no thread can be had.
+    survivors = _strike_all(belongs)
     clear = 2 if not survivors else 0
     with anyio.move_on_after(_KILLED):
         while clear < 2:
             await anyio.sleep(_PAUSE)
-            survivors = await to_thread.run_sync(_strike_all, belongs)
+            survivors = _strike_all(belongs)
             clear = 0 if survivors else clear + 1
     return survivors
 
