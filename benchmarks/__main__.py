@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from benchmarks import many_leases, much_output, one_job, start_up
+from benchmarks import failover, many_leases, much_output, one_job, planning, start_up
 from benchmarks.figures import Figure, table
 
 #: Each benchmark with its rounds, and its rounds under ``--quick``.
@@ -25,6 +25,8 @@ BENCHMARKS: Final[dict[str, tuple[Callable[[int, Path], list[Figure]], int, int]
     "packages": (start_up.packages, 1, 1),
     "job": (one_job.local_run, 40, 5),
     "command": (one_job.command, 15, 3),
+    "plan": (planning.plans, 10, 2),
+    "failover": (failover.failovers, 10, 2),
     "leases": (many_leases.leases, 3, 1),
     "output": (much_output.output, 1, 1),
 }

@@ -21,7 +21,7 @@ BELOW: Final = {
     "hookspecs": {"errors", "model"},
     "policy": {"errors", "model"},
     "watchdog": set[str](),
-    "settings": {"errors", "model", "hookspecs"},
+    "settings": {"errors", "model", "hookspecs", "policy"},
     "ledger": {"errors", "model", "hookspecs", "policy"},
     "transport": {"errors", "model", "hookspecs", "policy"},
     "plugins": {"errors", "model", "hookspecs", "policy", "watchdog"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import itertools
 import math
 import sys
@@ -141,7 +142,10 @@ async def call(provider: Provider, hook: str, tmp_path: Path = Path()) -> Any:
 
 def changed(value: Any, **parts: Any) -> Any:
     """A value with parts that its type does not allow."""
-    return replace(value, **parts)
+    value = copy.copy(value)
+    for name, part in parts.items():
+        object.__setattr__(value, name, part)
+    return value
 
 
 HOOKS = ("quote", "provision", "inventory", "run", "release")
@@ -653,7 +657,6 @@ class TestCalls:
             ("quote", [changed(offer(), id=7)]),
             ("quote", [changed(offer(), price=0.4)]),
             ("quote", [changed(offer(), price=changed(Price(machine=Money(1)), machine=0.4))]),
-            ("quote", [changed(offer(), price=Price(machine=Money("9e11"), disk=Money("9e11")))]),
             ("quote", [changed(offer(), vram="24")]),
             ("quote", [changed(offer(), count=None)]),
             ("quote", [changed(offer(), gpu=4090)]),

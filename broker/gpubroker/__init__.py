@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         AttemptState,
         Constraint,
         DecisionRecord,
+        Estimate,
         ProviderProblem,
         Rejection,
         Verdict,
@@ -74,7 +75,17 @@ if TYPE_CHECKING:
         Timings,
     )
     from gpubroker.plugins import Deadlines, Plugin
-    from gpubroker.policy.plan import Ranking, cheapest
+    from gpubroker.policy.estimate import Work
+    from gpubroker.policy.policy import Policy
+    from gpubroker.policy.ranking import (
+        Ranking,
+        cheapest,
+        cheapest_to_finish,
+        fastest,
+        prefer,
+        weighted,
+    )
+    from gpubroker.policy.retry import Retry, Rule, elsewhere, here, stop
     from gpubroker.settings import Budget, Setting, Settings
     from gpubroker.settings import load as load_settings
     from gpubroker.sync import Broker, Lease
@@ -105,6 +116,7 @@ __all__ = [
     "DecisionRecord",
     "Emit",
     "ErrorKind",
+    "Estimate",
     "Event",
     "EventKind",
     "InvalidValue",
@@ -133,6 +145,7 @@ __all__ = [
     "OutputCallback",
     "OutputFile",
     "Plugin",
+    "Policy",
     "Price",
     "ProviderError",
     "ProviderFacts",
@@ -146,6 +159,8 @@ __all__ = [
     "ReleaseState",
     "Requirements",
     "Result",
+    "Retry",
+    "Rule",
     "Scope",
     "Setting",
     "Settings",
@@ -157,14 +172,22 @@ __all__ = [
     "Timings",
     "TrustTier",
     "Verdict",
+    "Work",
     "__version__",
     "cheapest",
+    "cheapest_to_finish",
+    "elsewhere",
+    "fastest",
     "gpu_compute_capability",
     "gpu_name",
     "gpu_vram",
+    "here",
     "hookimpl",
     "load_settings",
     "parse_gpu",
+    "prefer",
+    "stop",
+    "weighted",
 ]
 
 _MODULE_OF = {
@@ -189,6 +212,7 @@ _MODULE_OF = {
     "DecisionRecord": "model.decisions",
     "Emit": "hookspecs",
     "ErrorKind": "errors",
+    "Estimate": "model.decisions",
     "Event": "model.events",
     "EventKind": "model.events",
     "InvalidValue": "errors",
@@ -217,6 +241,7 @@ _MODULE_OF = {
     "OutputCallback": "transport.job_io",
     "OutputFile": "model.results",
     "Plugin": "plugins",
+    "Policy": "policy.policy",
     "Price": "model.offers",
     "ProviderError": "errors",
     "ProviderFacts": "model.facts",
@@ -224,12 +249,14 @@ _MODULE_OF = {
     "ProviderProblem": "model.decisions",
     "ProviderStatus": "lifecycle.standing",
     "Range": "model.ranges",
-    "Ranking": "policy.plan",
+    "Ranking": "policy.ranking",
     "ReceivedFile": "transport.receive",
     "Rejection": "model.decisions",
     "ReleaseState": "model.leases",
     "Requirements": "model.requirements",
     "Result": "model.results",
+    "Retry": "policy.retry",
+    "Rule": "policy.retry",
     "Scope": "errors",
     "Setting": "settings",
     "Settings": "settings",
@@ -241,13 +268,21 @@ _MODULE_OF = {
     "Timings": "model.results",
     "TrustTier": "model.requirements",
     "Verdict": "model.decisions",
-    "cheapest": "policy.plan",
+    "Work": "policy.estimate",
+    "cheapest": "policy.ranking",
+    "cheapest_to_finish": "policy.ranking",
+    "elsewhere": "policy.retry",
+    "fastest": "policy.ranking",
     "gpu_compute_capability": "model.gpus",
     "gpu_name": "model.gpus",
     "gpu_vram": "model.gpus",
+    "here": "policy.retry",
     "hookimpl": "hookspecs",
     "load_settings": "settings",
     "parse_gpu": "model.gpus",
+    "prefer": "policy.ranking",
+    "stop": "policy.retry",
+    "weighted": "policy.ranking",
 }
 
 

@@ -13,13 +13,11 @@ import anyio
 from anyio import AsyncContextManagerMixin
 
 from gpubroker.errors import BrokerClosed, InvalidValue, JobError
-from gpubroker.ledger.rows import Limit
 from gpubroker.ledger.verify import violations
-from gpubroker.lifecycle.acquire import Acquisition, Wish
+from gpubroker.lifecycle.acquire import Acquisition, Wish, look
 from gpubroker.lifecycle.lease import AsyncLease
 from gpubroker.lifecycle.opening import open_parts
 from gpubroker.lifecycle.parts import Parts
-from gpubroker.lifecycle.quoting import ask_all
 from gpubroker.lifecycle.reap import Reaper, Swept
 from gpubroker.lifecycle.standing import ProviderStatus, statuses
 from gpubroker.lifecycle.supervise import Supervisor
@@ -28,11 +26,10 @@ from gpubroker.model.events import Event
 from gpubroker.model.jobs import Job
 from gpubroker.model.leases import LeaseRow, LedgerEvent, ReleaseState
 from gpubroker.model.money import Money, parse_money
-from gpubroker.model.requirements import Requirements
+from gpubroker.model.requirements import Requirements, alternatives
 from gpubroker.model.results import JobState, Result
 from gpubroker.plugins import Deadlines, Plugin
-from gpubroker.policy.plan import Ranking, Terms, cheapest, plan
-from gpubroker.policy.windows import day_of
+from gpubroker.policy.policy import Policy
 from gpubroker.settings import Budget, Settings, load
 from gpubroker.transport.job_io import OutputCallback
 
@@ -115,6 +112,7 @@ class AsyncBroker(AsyncContextManagerMixin):
                     reaper = Reaper(parts, supervisor)
                     self._open = (parts, supervisor, reaper)
                     supervisor.start(supervisor.watch)
+                    supervisor.start(supervisor.keep_alive)
                     if self._sweep:
                         supervisor.start(reaper.loop)
                     else:
@@ -143,10 +141,10 @@ class AsyncBroker(AsyncContextManagerMixin):
 
     async def quote(
         self,
-        requirements: Requirements | None = None,
+        requirements: Requirements | Sequence[Requirements] | None = None,
         *,
+        policy: Policy | None = None,
         budget: Money | float | str | None = None,
-        ranking: Ranking = cheapest,
     ) -> DecisionRecord:
         """What would be rented now, and why not the rest. Rents nothing, writes nothing.
 
@@ -154,41 +152,29 @@ class AsyncBroker(AsyncContextManagerMixin):
             A record without attempts: every offer with its rank or the reason against it.
         """
         parts = self._parts()
-        wanted = requirements or Requirements()
-        wish = self._wish(wanted, budget=budget, ranking=ranking)
-        quotes = await ask_all(parts, wanted, wish.providers)
-        facts = {name: provider.facts for name, provider in parts.providers.items()}
-        verdicts = plan(
-            quotes.offers, wanted, facts, Terms(left=wish.allowance), parts.now(), ranking
-        )
-        return DecisionRecord(
-            id="",
-            wanted=str(wanted),
-            asked_at=parts.now(),
-            verdicts=verdicts,
-            problems=tuple(quotes.problems),
-        )
+        wish = self._wish(requirements, policy=policy, budget=budget)
+        return await look(parts, wish)
 
     @asynccontextmanager
     async def lease(
         self,
-        requirements: Requirements | None = None,
+        requirements: Requirements | Sequence[Requirements] | None = None,
         *,
+        policy: Policy | None = None,
         budget: Money | float | str | None = None,
         lifetime: float | None = None,
-        acquire_timeout: float = 1800.0,
-        ranking: Ranking = cheapest,
         tags: Sequence[str] = (),
     ) -> AsyncGenerator[AsyncLease]:
         """A machine in hand, for several jobs; leaving the block gives it up.
 
         Args:
-            requirements: what machine; any will do where left out.
+            requirements: what machine; any will do where left out. Several are alternatives: the
+                second is looked at when nothing does for the first, and so on.
+            policy: how a machine is chosen, and what follows a failure; the settings' own where
+                left out.
             budget: USD that this may cost at the most, failed attempts included.
             lifetime: seconds that the machine may live, whatever happens. One hour where left
                 out; less where `budget` does not pay for that.
-            acquire_timeout: seconds that getting a machine may take.
-            ranking: gives each offer a score; the lowest is tried first.
             tags: names to find it and its cost by.
 
         Raises:
@@ -196,26 +182,18 @@ class AsyncBroker(AsyncContextManagerMixin):
             SetupFailed: the set-up script failed.
             LedgerError: the durable record cannot be used. Nothing was rented.
         """
-        wish = self._wish(
-            requirements or Requirements(),
-            budget=budget,
-            lifetime=lifetime,
-            deadline=acquire_timeout,
-            ranking=ranking,
-            tags=tags,
-        )
+        wish = self._wish(requirements, policy=policy, budget=budget, lifetime=lifetime, tags=tags)
         async with self._lease(wish) as lease:
             yield lease
 
     async def run(
         self,
         job: Job | str | Sequence[str],
-        requirements: Requirements | None = None,
+        requirements: Requirements | Sequence[Requirements] | None = None,
         *,
+        policy: Policy | None = None,
         budget: Money | float | str | None = None,
         lifetime: float | None = None,
-        acquire_timeout: float = 1800.0,
-        ranking: Ranking = cheapest,
         on_output: OutputCallback | None = None,
     ) -> Result:
         """Rent a machine, run one job, bring its outputs back, and give the machine up.
@@ -236,15 +214,12 @@ class AsyncBroker(AsyncContextManagerMixin):
                 ``retries`` allow.
         """
         job = Job.of(job)
-        wanted = requirements or Requirements()
-        setup = 0.0 if wanted.setup is None else wanted.setup.timeout
         wish = self._wish(
-            wanted,
+            requirements,
+            policy=policy,
             budget=budget,
             lifetime=lifetime,
-            needed=0.0 if job.timeout is None else job.timeout + setup,
-            deadline=acquire_timeout,
-            ranking=ranking,
+            timeout=job.timeout,
             tags=job.tags,
         )
         for left in reversed(range(job.retries + 1)):
@@ -270,12 +245,12 @@ class AsyncBroker(AsyncContextManagerMixin):
         parts, supervisor, _ = self._opened()
         began = anyio.current_time()
         acquisition = Acquisition(parts, supervisor, wish)
-        hold = await acquisition.machine()
+        hold, requirements = await acquisition.machine()
         lease = AsyncLease(
             parts,
             supervisor,
             hold,
-            requirements=wish.requirements,
+            requirements=requirements,
             record=acquisition.record,
             acquire_seconds=anyio.current_time() - began,
             release_wait=self._release_wait,
@@ -286,34 +261,34 @@ class AsyncBroker(AsyncContextManagerMixin):
 
     def _wish(
         self,
-        requirements: Requirements,
+        requirements: Requirements | Sequence[Requirements] | None,
         *,
+        policy: Policy | None = None,
         budget: Money | float | str | None = None,
         lifetime: float | None = None,
-        needed: float = 0.0,
-        deadline: float = 1800.0,
-        ranking: Ranking = cheapest,
+        timeout: float | None = None,
         tags: Sequence[str] = (),
     ) -> Wish:
-        limits = self.settings.budget
-        allowance = limits.job if budget is None else parse_money("budget", budget)
+        """What is asked for, with the settings for what was left out.
+
+        Args:
+            timeout: seconds that the job itself may take.
+        """
         if lifetime is not None and not 0 < lifetime < float("inf"):
             raise InvalidValue("lifetime", lifetime, "must be a positive number of seconds")
-        budgets: list[Limit] = []
-        if limits.day is not None:
-            since, until = day_of(self._now(), limits.timezone)
-            budgets.append(Limit("budget of this day", limits.day, since=since, until=until))
+        wanted = alternatives(requirements)
+        setup = max(r.setup.timeout if r.setup is not None else 0.0 for r in wanted)
+        limits = self.settings.budget
         limited = limits.set or budget is not None
         standing = statuses(self._parts(), self.settings, limited=limited)
         return Wish(
-            requirements=requirements,
-            ranking=ranking,
+            wanted=wanted,
             providers=frozenset(status.name for status in standing if status.on),
-            allowance=allowance,
-            budgets=tuple(budgets),
+            policy=policy or self.settings.policy,
+            allowance=limits.job if budget is None else parse_money("budget", budget),
+            budget=limits,
             lifetime=lifetime,
-            needed=needed,
-            deadline=deadline,
+            needed=0.0 if timeout is None else timeout + setup,
             tags=tuple(tags),
         )
 

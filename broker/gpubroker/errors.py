@@ -94,7 +94,7 @@ class InvalidValue(BrokerError, ValueError):
         """An unknown name, with the nearest known one as the suggestion."""
         import difflib
 
-        names = sorted(known)
+        names = sorted(map(str, known))
         near = difflib.get_close_matches(str(value).lower(), [n.lower() for n in names], n=1)
         suggestion = next((n for n in names if near and n.lower() == near[0]), None)
         shown = (

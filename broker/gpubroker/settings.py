@@ -18,8 +18,9 @@ from gpubroker.errors import InvalidValue
 from gpubroker.hookspecs import AccountSettings
 from gpubroker.model.facts import ProviderFacts
 from gpubroker.model.money import Money, parse_money
+from gpubroker.policy.policy import Policy
 
-_TABLES: Final = ("budget", "providers", "ledger")
+_TABLES: Final = ("budget", "providers", "ledger", "policy")
 _BUDGET: Final = ("job", "day", "timezone")
 #: Under these names users already keep their keys.
 _KEYS: Final = {"vast": "VAST_API_KEY", "runpod": "RUNPOD_API_KEY"}
@@ -62,6 +63,8 @@ class Settings:
 
     Attributes:
         ledger: the ledger file.
+        policy: how machines are chosen, and what follows a failure.
+        policy_words: the words that `policy` was made from, for others to be put over them.
         budget: limits that hold for everything this broker rents.
         providers: options of each provider by name, as text. Keys are kept apart from them.
             Shown by no repr either: a plugin may have secrets of its own.
@@ -71,6 +74,8 @@ class Settings:
 
     ledger: Path
     budget: Budget = field(default_factory=Budget)
+    policy: Policy = field(default_factory=Policy)
+    policy_words: Mapping[str, Any] = field(default_factory=dict[str, Any])
     providers: Mapping[str, Mapping[str, str]] = field(
         default_factory=dict[str, Mapping[str, str]], repr=False
     )
@@ -115,9 +120,12 @@ def load(
         raise InvalidValue("ledger", chosen, "must be a path")
     _note(sources, "ledger", str(chosen), source)
     providers, keys = _providers(env, document.get("providers", {}), path, sources)
+    words = _policy_words(document.get("policy", {}), path, sources)
     return Settings(
         ledger=Path(chosen).expanduser(),
         budget=_budget(env, document.get("budget", {}), path, sources),
+        policy=Policy.from_mapping(words),
+        policy_words=words,
         providers=providers,
         keys=keys,
         sources=tuple(sources.values()),
@@ -233,6 +241,13 @@ def _table(value: Any, name: str, known: tuple[str, ...] | None = None) -> dict[
         if known is not None and key not in known:
             raise InvalidValue.unknown(name, key, known, noun="key")
     return table
+
+
+def _policy_words(table: Any, path: Path | None, sources: dict[str, Setting]) -> dict[str, Any]:
+    words = _table(table, "policy")
+    for word, value in words.items():
+        _note(sources, f"policy.{word}", str(value), str(path))
+    return words
 
 
 def _providers(

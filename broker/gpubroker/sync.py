@@ -12,11 +12,13 @@ import threading
 import time
 import weakref
 from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
+import anyio
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from gpubroker.broker import AsyncBroker
@@ -32,12 +34,60 @@ from gpubroker.model.money import Money
 from gpubroker.model.requirements import Requirements
 from gpubroker.model.results import Result
 from gpubroker.plugins import Deadlines, Plugin
-from gpubroker.policy.plan import Ranking, cheapest
+from gpubroker.policy.policy import Policy
 from gpubroker.settings import Budget, Settings
 from gpubroker.transport.job_io import OutputCallback
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+@contextmanager
+def within(portal: BlockingPortal, context: AbstractAsyncContextManager[T]) -> Generator[T]:
+    """Stay in an async context manager while a ``with`` block runs.
+
+    It is entered and left in one task of the portal. An interrupt while it is being entered
+    cancels that, and waits until it has undone what it did.
+    """
+    entered: Future[tuple[T, anyio.Event]] = Future()
+    ended = threading.Event()
+    left_by: list[BaseException] = []
+
+    async def stay() -> None:
+        try:
+            value = await context.__aenter__()
+            leave = anyio.Event()
+            entered.set_result((value, leave))
+            await leave.wait()
+            error = left_by[0] if left_by else None
+            await context.__aexit__(
+                type(error) if error else None, error, error.__traceback__ if error else None
+            )
+        finally:
+            ended.set()
+
+    def failed(task: Future[None]) -> None:
+        if not entered.done():
+            problem = None if task.cancelled() else task.exception()
+            entered.set_exception(problem or BrokerClosed("it was cancelled while being entered"))
+
+    task = portal.start_task_soon(stay)
+    task.add_done_callback(failed)
+    try:
+        value, leave = entered.result()
+    except BaseException:
+        task.cancel()
+        ended.wait()
+        raise
+    try:
+        yield value
+    except BaseException as error:
+        left_by.append(error)
+        raise
+    finally:
+        portal.call(leave.set)
+        task.result()
+
 
 _open_brokers: weakref.WeakSet[Broker] = weakref.WeakSet()
 
@@ -182,7 +232,7 @@ class Broker:
     def _open(self) -> None:
         portal_context = start_blocking_portal("asyncio", name="gpubroker")
         portal = portal_context.__enter__()
-        broker_context = portal.wrap_async_context_manager(self._broker)
+        broker_context = within(portal, self._broker)
         try:
             broker_context.__enter__()
         except BaseException:
@@ -238,23 +288,22 @@ class Broker:
 
     def quote(
         self,
-        requirements: Requirements | None = None,
+        requirements: Requirements | Sequence[Requirements] | None = None,
         *,
+        policy: Policy | None = None,
         budget: Money | float | str | None = None,
-        ranking: Ranking = cheapest,
     ) -> DecisionRecord:
         """As `AsyncBroker.quote`."""
-        return self._call(self._broker.quote, requirements, budget=budget, ranking=ranking)
+        return self._call(self._broker.quote, requirements, policy=policy, budget=budget)
 
     @contextmanager
     def lease(
         self,
-        requirements: Requirements | None = None,
+        requirements: Requirements | Sequence[Requirements] | None = None,
         *,
+        policy: Policy | None = None,
         budget: Money | float | str | None = None,
         lifetime: float | None = None,
-        acquire_timeout: float = 1800.0,
-        ranking: Ranking = cheapest,
         tags: Sequence[str] = (),
     ) -> Generator[Lease]:
         """As `AsyncBroker.lease`."""
@@ -262,24 +311,22 @@ class Broker:
         assert self._portal is not None
         leasing = self._broker.lease(
             requirements,
+            policy=policy,
             budget=budget,
             lifetime=lifetime,
-            acquire_timeout=acquire_timeout,
-            ranking=ranking,
             tags=tags,
         )
-        with self._portal.wrap_async_context_manager(leasing) as lease:
+        with within(self._portal, leasing) as lease:
             yield Lease(lease, self._call)
 
     def run(
         self,
         job: Job | str | Sequence[str],
-        requirements: Requirements | None = None,
+        requirements: Requirements | Sequence[Requirements] | None = None,
         *,
+        policy: Policy | None = None,
         budget: Money | float | str | None = None,
         lifetime: float | None = None,
-        acquire_timeout: float = 1800.0,
-        ranking: Ranking = cheapest,
         on_output: OutputCallback | None = None,
     ) -> Result:
         """As `AsyncBroker.run`."""
@@ -287,10 +334,9 @@ class Broker:
             self._broker.run,
             job,
             requirements,
+            policy=policy,
             budget=budget,
             lifetime=lifetime,
-            acquire_timeout=acquire_timeout,
-            ranking=ranking,
             on_output=on_output,
         )
 

@@ -34,6 +34,7 @@ class Program:
         self.work.mkdir()
         self.env = {
             "PATH": os.environ["PATH"],
+            "PYTHONPATH": os.environ.get("PYTHONPATH", ""),  # the code under test, also from there
             "LC_ALL": "C.UTF-8",
             "HOME": str(home),
             "XDG_STATE_HOME": str(home / "state"),

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpubroker import InvalidValue
-from gpubroker.cli.durations import parse_duration, shown
+from gpubroker.cli.durations import shown
+from gpubroker.model.durations import parse_seconds
 
 
 @pytest.mark.parametrize(
@@ -14,14 +15,14 @@ from gpubroker.cli.durations import parse_duration, shown
 )
 def test_a_duration_is_read_as_people_write_it(text: str, seconds: float) -> None:
     """Seconds, minutes and hours may be mixed, in either case."""
-    assert parse_duration("timeout", text) == seconds
+    assert parse_seconds("timeout", text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "soon", "-5", "0", "10x", "5m3", "1e3", "nan", "9" * 400])
 def test_nonsense_is_refused_by_the_name_of_its_option(text: str) -> None:
     """What is no time, no time at all, or without end is refused, naming the option."""
     with pytest.raises(InvalidValue) as refusal:
-        parse_duration("timeout", text)
+        parse_seconds("timeout", text)
 
     assert refusal.value.field == "timeout"
 
@@ -30,7 +31,7 @@ def test_nonsense_is_refused_by_the_name_of_its_option(text: str) -> None:
 def test_any_text_is_a_positive_time_or_refused(text: str) -> None:
     """Nothing else ever comes out of what somebody typed."""
     try:
-        seconds = parse_duration("timeout", text)
+        seconds = parse_seconds("timeout", text)
     except InvalidValue:
         return
 

@@ -29,7 +29,7 @@ def test_offers_names_the_winner_and_ranks_the_rest(program: Program) -> None:
     heading, *_ = shown.stdout.decode().splitlines()
     rows = columns(shown.stdout.decode(), "rank")
     assert shown.returncode == 0
-    assert "from local at $0.00/h would be rented, the cheapest of 2 that fit" in heading
+    assert "from local at $0.00/h would be rented, first of 2 by cheapest" in heading
     assert [row[:4] for row in rows] == [
         ["1", "A100 80GB PCIe (simulated)", "local", "$0.00"],
         ["2", "RTX 4090 (simulated)", "local", "$0.00"],

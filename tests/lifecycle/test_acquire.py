@@ -25,6 +25,7 @@ from gpubroker import (
     Offer,
     Order,
     Plugin,
+    Policy,
     ReleaseState,
     Requirements,
     Scope,
@@ -278,7 +279,7 @@ async def test_a_slow_boot_with_progress_is_waited_for(
     cloud.boot_takes(3000, progress_every=300)
 
     async with broker_on(cloud) as broker:
-        result = await broker.run(["x"], A_4090, lifetime=7200, acquire_timeout=4000)
+        result = await broker.run(["x"], A_4090, lifetime=7200, policy=Policy(acquire_timeout=4000))
 
     assert result.ok
     assert len(cloud.creates) == 1
@@ -363,7 +364,7 @@ async def test_waiting_for_a_machine_ends_at_the_deadline(
 
     async with broker_on(cloud) as broker:
         with pytest.raises(DeadlineExceeded, match="no machine within 100 s"):
-            await broker.run(["x"], A_4090, acquire_timeout=100)
+            await broker.run(["x"], A_4090, policy=Policy(acquire_timeout=100))
 
     cloud.assert_nothing_running()
 

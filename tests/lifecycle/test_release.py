@@ -15,6 +15,7 @@ from gpubroker import (
     EventKind,
     LeaseState,
     Money,
+    Policy,
     ProviderFacts,
     ReleaseState,
     Requirements,
@@ -144,7 +145,9 @@ async def test_a_failing_inventory_proves_nothing(
     patient.inventory_fails(until=now() + 3000)
 
     async with broker_on(patient, close_wait=86_400) as broker:
-        result = await broker.run(["x"], A_4090, lifetime=20_000, acquire_timeout=10_000)
+        result = await broker.run(
+            ["x"], A_4090, lifetime=20_000, policy=Policy(acquire_timeout=10_000)
+        )
         state = await broker.wait_released(result.lease_id, timeout=86_400)
 
     assert state is ReleaseState.PROVEN

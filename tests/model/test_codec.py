@@ -17,6 +17,7 @@ from gpubroker.model.decisions import (
     AttemptState,
     Constraint,
     DecisionRecord,
+    Estimate,
     ProviderProblem,
     Rejection,
     Verdict,
@@ -59,13 +60,34 @@ offers = st.builds(
     expires_at=st.none() | st.floats(allow_nan=False),
     extra=st.dictionaries(text, text, max_size=2),
 )
-rejections = st.builds(Rejection, constraint=st.sampled_from(Constraint), wanted=text, offered=text)
+finite = st.floats(0, 1e6)
+rejections = st.builds(
+    Rejection,
+    constraint=st.sampled_from(Constraint),
+    wanted=text,
+    offered=st.none() | text | st.floats(allow_nan=False, allow_infinity=False),
+    unit=text,
+)
+estimates = st.builds(
+    Estimate,
+    boot=finite,
+    setup=finite,
+    transfer=finite,
+    run=finite,
+    bandwidth=amounts,
+    chance=st.floats(0.01, 1),
+    cost=amounts,
+    hourly=amounts,
+)
+scores = st.lists(st.floats(allow_nan=False), min_size=1, max_size=3).map(tuple)
 verdicts = st.builds(
     Verdict,
     offer=offers,
     rank=st.none() | st.integers(0, 99),
-    score=numbers,
+    score=st.none() | scores,
     rejection=st.none() | rejections,
+    estimate=st.none() | estimates,
+    alternative=st.integers(0, 9),
 )
 attempts = st.builds(
     Attempt,
@@ -113,6 +135,14 @@ VALUES: list[Any] = [
     PRICE,
     Offer(id="1", price=PRICE, gpu="A100 80GB SXM", count=1, vram=80.0, trust=TrustTier.OWN),
     RECORD,
+    Verdict(
+        Offer(id="1", price=PRICE),
+        rank=0,
+        score=(1.0, math.inf, 0.25),
+        estimate=Estimate(120.0, 60.0, 8.0, 40.0, Money("0.01"), 0.9, Money(1) / 3),
+        alternative=1,
+    ),
+    Rejection(Constraint.VRAM, "24.. GB", 23.9, " GB"),
     Machine(id="7", state=MachineState.BROKEN, hourly=Money("0.5"), details={"a": "b"}),
     Order(
         mark="m",

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gpubroker.errors import InvalidValue
 from gpubroker.model.money import Money
 from gpubroker.model.ranges import Range
-from gpubroker.model.requirements import Requirements, Setup, TrustTier
+from gpubroker.model.requirements import Requirements, Setup, TrustTier, alternatives
 
 
 class TestReading:
@@ -200,3 +200,20 @@ class TestTrustTier:
 def test_the_price_limit_is_exact() -> None:
     """A float price limit is taken at its decimal spelling."""
     assert Requirements(max_price=0.1).max_price == Money("0.10")
+
+
+class TestAlternatives:
+    def test_one_several_or_nothing_is_a_sequence(self) -> None:
+        """In the order given; nothing at all is any machine."""
+        one, other = Requirements(gpu="A100"), Requirements(gpu="4090", count=2)
+
+        assert alternatives(None) == (Requirements(),)
+        assert alternatives(one) == (one,)
+        assert alternatives([one, other]) == (one, other)
+        assert alternatives((other, one)) == (other, one)
+
+    @pytest.mark.parametrize("wanted", [[], (), "A100", [Requirements(), "A100"], [None]])
+    def test_anything_else_is_refused(self, wanted: Any) -> None:
+        """A list of nothing would rent nothing, and text is no requirements."""
+        with pytest.raises(InvalidValue, match="must be one or more Requirements"):
+            alternatives(wanted)

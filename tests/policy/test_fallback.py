@@ -1,43 +1,77 @@
+"""What follows each failure: the table below is the specification."""
+
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Final
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gpubroker.errors import CreateUnknown, ErrorKind, ProviderError, Scope
+from gpubroker.model.decisions import Constraint
+from gpubroker.model.facts import ProviderFacts
 from gpubroker.model.offers import Offer
-from gpubroker.policy.fallback import Step, after, condemned
+from gpubroker.model.requirements import Requirements
+from gpubroker.policy.cooldown import condemned, cool_down
+from gpubroker.policy.fallback import after
+from gpubroker.policy.plan import Market, Terms, plan
+from gpubroker.policy.retry import Retry, Step, here, stop
 from gpubroker.testing import offer
 
 ELSEWHERE, STOP = Step.ELSEWHERE, Step.STOP
+NOW: Final = 1_000_000.0
 
-#: kind of failure -> what follows while another provider is left, and what when none is.
-STEPS = {
-    ErrorKind.CAPACITY: (ELSEWHERE, ELSEWHERE),
-    ErrorKind.QUOTA: (ELSEWHERE, ELSEWHERE),
-    ErrorKind.CREDIT: (ELSEWHERE, STOP),
-    ErrorKind.AUTH: (ELSEWHERE, STOP),
-    ErrorKind.BAD_REQUEST: (STOP, STOP),
-    ErrorKind.RATE_LIMIT: (ELSEWHERE, ELSEWHERE),
-    ErrorKind.TRANSIENT: (ELSEWHERE, ELSEWHERE),
-    ErrorKind.HOST_BROKEN: (ELSEWHERE, ELSEWHERE),
-    ErrorKind.CREATE_UNKNOWN: (ELSEWHERE, ELSEWHERE),
-    ErrorKind.PLUGIN: (ELSEWHERE, ELSEWHERE),
+SAYS, ALL = "as its scope says", "the whole account"
+LAST, OUT, FREE = "tried last", "ruled out", "not left alone"
+
+
+@dataclass(frozen=True)
+class Row:
+    """What follows failures of one kind, at every scope.
+
+    Attributes:
+        here: how often the same offer is tried again first.
+        then: what follows while another provider is left. alone: when none is.
+        condemns: what is left alone. seconds: for how long. meanwhile: what that means.
+    """
+
+    here: int
+    then: Step
+    alone: Step
+    condemns: str
+    seconds: float
+    meanwhile: str
+
+
+K = ErrorKind
+# fmt: off
+TABLE: Final = {
+    #                     here  then       alone      condemns  seconds  meanwhile
+    K.CAPACITY:       Row(0,    ELSEWHERE, ELSEWHERE, SAYS,       60,    LAST),
+    K.QUOTA:          Row(0,    ELSEWHERE, ELSEWHERE, SAYS,      600,    LAST),
+    K.CREDIT:         Row(0,    ELSEWHERE, STOP,      ALL,       600,    LAST),
+    K.AUTH:           Row(0,    ELSEWHERE, STOP,      ALL,       600,    LAST),
+    K.BAD_REQUEST:    Row(0,    STOP,      STOP,      SAYS,        0,    FREE),
+    K.RATE_LIMIT:     Row(4,    ELSEWHERE, ELSEWHERE, SAYS,       30,    LAST),
+    K.TRANSIENT:      Row(2,    ELSEWHERE, ELSEWHERE, SAYS,       30,    LAST),
+    K.HOST_BROKEN:    Row(0,    ELSEWHERE, ELSEWHERE, SAYS,     3600,    OUT),
+    K.CREATE_UNKNOWN: Row(0,    ELSEWHERE, ELSEWHERE, SAYS,      300,    LAST),
+    K.PLUGIN:         Row(0,    ELSEWHERE, ELSEWHERE, SAYS,       60,    LAST),
 }
+# fmt: on
 
 FAILED = replace(offer("RTX 4090", id="failed", region="DE", host="h1"), provider="acme")
 SAME_HOST = replace(offer("RTX 3090", id="same host", region="US", host="h1"), provider="acme")
 SAME_MODEL = replace(offer("RTX 4090", id="same model", region="US", host="h2"), provider="acme")
 SAME_REGION = replace(offer("RTX 3090", id="same region", region="DE", host="h3"), provider="acme")
 UNLIKE = replace(offer("RTX 3090", id="unlike", region="US", host="h4"), provider="acme")
-ELSEWHERE_ALIKE = replace(FAILED, provider="other")
+ALIKE_ELSEWHERE = replace(FAILED, id="alike elsewhere", provider="other")
+OFFERS: Final = (FAILED, SAME_HOST, SAME_MODEL, SAME_REGION, UNLIKE, ALIKE_ELSEWHERE)
 
-OTHERS = (FAILED, SAME_HOST, SAME_MODEL, SAME_REGION, UNLIKE, ELSEWHERE_ALIKE)
-
-#: scope of the failure -> the offers that it rules out.
-CONDEMNED = {
+#: scope of the failure -> the offers that fall with the failed one.
+FALLEN: Final = {
     Scope.OFFER: {FAILED.id},
     Scope.HOST: {FAILED.id, SAME_HOST.id},
     Scope.MODEL: {FAILED.id, SAME_MODEL.id},
@@ -68,59 +102,118 @@ def failure(kind: ErrorKind = ErrorKind.CAPACITY, scope: Scope = Scope.OFFER) ->
     return ProviderError("no", kind=kind, scope=scope)
 
 
-class TestSteps:
+class TestTheTable:
     @pytest.mark.parametrize("scope", Scope)
     @pytest.mark.parametrize("kind", ErrorKind)
-    def test_each_kind_of_failure_has_its_step(self, kind: ErrorKind, scope: Scope) -> None:
-        """The table above is the whole decision; the scope has no part in it."""
-        with_others, alone = STEPS[kind]
+    def test_each_kind_at_each_scope_is_followed_by_what_the_table_says(
+        self, kind: ErrorKind, scope: Scope
+    ) -> None:
+        """How often here, then where to, what is left alone, for how long and how strictly."""
+        row, failed, retry = TABLE[kind], failure(kind, scope), Retry()
 
-        assert after(failure(kind, scope), others=True) is with_others
-        assert after(failure(kind, scope), others=False) is alone
+        for count in range(1, row.here + 1):
+            assert after(failed, count, retry, others=True) is Step.HERE
+            assert after(failed, count, retry, others=False) is Step.HERE
+        assert after(failed, row.here + 1, retry, others=True) is row.then
+        assert after(failed, row.here + 1, retry, others=False) is row.alone
 
+        thing = condemned(failed, FAILED)
+        cooldown = cool_down(failed, "acme", thing, (), retry, NOW)
+        fallen = {o.id for o in OFFERS if cooldown.covers(o)}
+        assert fallen == FALLEN[Scope.ACCOUNT if row.condemns is ALL else scope]
+        assert cooldown.until - NOW == row.seconds
+
+        facts = ProviderFacts(paid=True)
+        market = Market(
+            offers=[OFFERS],
+            facts={"acme": facts, "other": facts},
+            cooldowns=[cooldown],
+            now=NOW + 0.001,
+        )
+        verdicts = plan(market, [Requirements()], Terms())
+        ruled_out = {v.offer.id for v in verdicts if v.rejection is not None}
+        ranked = [v.offer.id for v in verdicts if v.rejection is None]
+        match row.meanwhile:
+            case str(how) if how is LAST:
+                assert ruled_out == set()
+                assert set(ranked[-len(fallen) :]) == fallen
+            case str(how) if how is OUT:
+                assert ruled_out == fallen
+                assert all(
+                    v.rejection.constraint is Constraint.COOLING_DOWN
+                    for v in verdicts
+                    if v.rejection is not None
+                )
+            case _:
+                assert verdicts == plan(replace(market, cooldowns=()), [Requirements()], Terms())
+
+    def test_every_kind_and_scope_is_in_the_table(self) -> None:
+        """A new kind or scope must say here what follows it."""
+        assert set(TABLE) == set(ErrorKind)
+        assert set(FALLEN) == set(Scope)
+
+
+class TestSteps:
     def test_a_lost_answer_does_not_end_the_request(self) -> None:
         """The machine that may exist is looked after; the job goes on elsewhere."""
-        assert after(CreateUnknown("cut"), others=False) is ELSEWHERE
+        assert after(CreateUnknown("cut"), 1, Retry(), others=False) is ELSEWHERE
+
+    @given(kinds.filter(lambda kind: kind is not K.CREATE_UNKNOWN), st.integers(1, 100))
+    def test_a_rule_that_says_stop_stops(self, kind: ErrorKind, failures: int) -> None:
+        """At once, and with nothing else tried, unless another account may still do the job."""
+        step = after(failure(kind), failures, Retry({kind: stop()}), others=True)
+
+        assert step is (ELSEWHERE if kind in (K.AUTH, K.CREDIT) else STOP)
+        assert after(failure(kind), failures, Retry({kind: stop()}), others=False) is STOP
+
+    @given(kinds, scopes, st.integers(1, 100), st.booleans())
+    def test_the_scope_has_no_part_in_the_step(
+        self, kind: ErrorKind, scope: Scope, failures: int, others: bool
+    ) -> None:
+        """It says what is condemned, and nothing else."""
+        assert after(failure(kind, scope), failures, Retry(), others=others) is after(
+            failure(kind), failures, Retry(), others=others
+        )
+
+    def test_tries_here_come_before_the_stop(self) -> None:
+        """``here(2) | stop()`` stops at the third failure."""
+        retry = Retry({K.CAPACITY: here(2) | stop()})
+
+        steps = [after(failure(), count, retry, others=True) for count in (1, 2, 3)]
+
+        assert steps == [Step.HERE, Step.HERE, STOP]
 
 
 class TestCondemned:
-    @pytest.mark.parametrize("scope", Scope)
-    def test_each_scope_rules_out_what_it_names(self, scope: Scope) -> None:
-        """The table above: which offers fall with the failed one."""
-        fallen = {o.id for o in OTHERS[:-1] if condemned(failure(scope=scope), FAILED, o)}
-
-        assert fallen == CONDEMNED[scope]
-
-    @pytest.mark.parametrize("scope", Scope)
-    @pytest.mark.parametrize("kind", [ErrorKind.AUTH, ErrorKind.CREDIT])
-    def test_a_failure_of_the_account_rules_all_of_it_out(
-        self, kind: ErrorKind, scope: Scope
-    ) -> None:
-        """A refused key and an empty account condemn every offer, whatever scope was said."""
-        fallen = {o.id for o in OTHERS[:-1] if condemned(failure(kind, scope), FAILED, o)}
-
-        assert fallen == CONDEMNED[Scope.ACCOUNT]
-
-    @pytest.mark.parametrize("scope", [Scope.HOST, Scope.REGION])
+    @pytest.mark.parametrize("scope", [Scope.HOST, Scope.REGION, Scope.MODEL])
     def test_what_is_not_stated_is_nothing_in_common(self, scope: Scope) -> None:
-        """Two offers of unknown host or region may have nothing to do with each other."""
-        first = replace(offer(id="a", host=None, region=None), provider="acme")
+        """Two offers of unknown host, region or model may have nothing to do with each other."""
+        first = replace(offer(None, id="a", host=None, region=None), provider="acme")
         second = replace(first, id="b")
+        failed = failure(scope=scope)
 
-        assert condemned(failure(scope=scope), first, first)
-        assert not condemned(failure(scope=scope), first, second)
+        cooldown = cool_down(failed, "acme", condemned(failed, first), (), Retry(), NOW)
+
+        assert cooldown.covers(first)
+        assert not cooldown.covers(second)
 
     @given(kinds, scopes, offers)
-    def test_the_failed_offer_itself_is_never_tried_again(
+    def test_the_failed_offer_is_always_among_the_condemned(
         self, kind: ErrorKind, scope: Scope, failed: Offer
     ) -> None:
         """Whatever the failure."""
-        assert condemned(failure(kind, scope), failed, failed)
+        error = failure(kind, scope)
+        thing = condemned(error, failed)
+
+        assert cool_down(error, failed.provider, thing, (), Retry(), NOW).covers(failed)
 
     @given(kinds, scopes, offers, offers)
-    def test_no_failure_rules_another_provider_out(
+    def test_no_failure_condemns_another_provider(
         self, kind: ErrorKind, scope: Scope, failed: Offer, other: Offer
     ) -> None:
         """One provider's trouble leaves the others alone."""
+        error = failure(kind, scope)
+        cooldown = cool_down(error, failed.provider, condemned(error, failed), (), Retry(), NOW)
+
         if other.provider != failed.provider:
-            assert not condemned(failure(kind, scope), failed, other)
+            assert not cooldown.covers(other)

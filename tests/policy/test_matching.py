@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpubroker.model.decisions import Constraint
+from gpubroker.model.codec import from_json, to_json
+from gpubroker.model.decisions import Constraint, Rejection
 from gpubroker.model.facts import ProviderFacts
 from gpubroker.model.money import Money
 from gpubroker.model.offers import Offer, Price
@@ -27,7 +28,7 @@ def verdict(
 ) -> tuple[Constraint, str, str] | None:
     """The constraint, what was wanted and what is offered; ``None`` if it fits."""
     found = reject(replace(what, provider="acme"), Requirements(**wanted), facts, NOW)
-    return None if found is None else (found.constraint, found.wanted, found.offered)
+    return None if found is None else (found.constraint, found.wanted, found.said)
 
 
 #: what is asked -> an offer that has just enough, one that has not, and what is then said.
@@ -219,6 +220,15 @@ class TestNumbersThatAreNone:
             "an offer that still holds",
             "expired",
         )
+
+    @pytest.mark.parametrize("number", [math.nan, math.inf])
+    def test_a_reason_with_such_a_number_survives_json(self, number: float) -> None:
+        """The reason is kept as words, since JSON has no such numbers."""
+        found = reject(offer(vram=number), Requirements(vram="8..16"), PAID, NOW)
+
+        assert found is not None
+        assert from_json(Rejection, to_json(Rejection, found)) == found
+        assert found.said == f"{number} GB"
 
 
 class TestUnconstrained:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -8,14 +9,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpubroker.errors import InvalidValue
+from gpubroker.errors import ErrorKind, InvalidValue, Scope
 from gpubroker.model.decisions import Constraint, Verdict
 from gpubroker.model.facts import ProviderFacts
 from gpubroker.model.money import Money
 from gpubroker.model.offers import Offer
 from gpubroker.model.requirements import Requirements
+from gpubroker.policy.cooldown import Cooldown, cooling
+from gpubroker.policy.estimate import Work
+from gpubroker.policy.experience import Experience, Memory
 from gpubroker.policy.matching import reject
-from gpubroker.policy.plan import Ranking, Terms, cheapest, plan
+from gpubroker.policy.plan import Market, Terms, plan
+from gpubroker.policy.pricing import lifetime_within
+from gpubroker.policy.ranking import (
+    Ranking,
+    cheapest,
+    cheapest_to_finish,
+    fastest,
+    prefer,
+    ranking_of,
+    weighted,
+)
 from gpubroker.testing import offer
 
 NOW: Final = 1_000_000.0
@@ -62,13 +76,58 @@ terms = st.builds(
 )
 
 
+def cooldown(
+    provider: str = "acme",
+    scope: Scope = Scope.OFFER,
+    key: str = "",
+    kind: ErrorKind = ErrorKind.CAPACITY,
+    lasts: float = 60.0,
+) -> Cooldown:
+    return Cooldown(
+        provider=provider,
+        scope=scope,
+        key=key,
+        kind=kind,
+        reason="no",
+        failures=1,
+        since=NOW - 1,
+        until=NOW + lasts,
+    )
+
+
+cooldowns = st.lists(
+    st.builds(
+        cooldown,
+        provider=st.sampled_from(sorted(FACTS)),
+        scope=st.sampled_from([Scope.HOST, Scope.MODEL, Scope.REGION, Scope.PROVIDER]),
+        key=st.sampled_from(["h1", "h2", "RTX 4090", "DE", ""]),
+        kind=st.sampled_from([ErrorKind.CAPACITY, ErrorKind.HOST_BROKEN]),
+        lasts=st.sampled_from([-1.0, 0.0, 60.0]),
+    ),
+    max_size=4,
+)
+rankings = st.sampled_from(
+    [
+        cheapest(),
+        fastest(),
+        cheapest_to_finish(),
+        ranking_of("prefer(own), cheapest"),
+        weighted((1, cheapest()), (2, fastest())),
+        ranking_of(lambda o: -(o.vram or 0.0)),
+    ]
+)
+
+
 def planned(
     *market: Offer,
     wanted: Requirements | None = None,
     bounds: Terms | None = None,
-    ranking: Ranking = cheapest,
+    ranking: Ranking | Callable[[Offer], float] | None = None,
+    cooling_down: Sequence[Cooldown] = (),
 ) -> tuple[Verdict, ...]:
-    return plan(market, wanted or Requirements(), FACTS, bounds or Terms(), NOW, ranking)
+    there = Market(offers=[market], facts=FACTS, cooldowns=cooling_down, now=NOW)
+    rank = None if ranking is None else ranking_of(ranking)
+    return plan(there, [wanted or Requirements()], bounds or Terms(), rank)
 
 
 class TestOrder:
@@ -82,7 +141,7 @@ class TestOrder:
 
         assert [v.offer.id for v in verdicts] == ["plain", "dear disk", "dear"]
         assert [v.rank for v in verdicts] == [0, 1, 2]
-        assert [v.score for v in verdicts] == [0.4, 0.5, 0.6]
+        assert [v.score for v in verdicts] == [(0.4,), (0.5,), (0.6,)]
 
     def test_ties_go_by_provider_and_offer(self) -> None:
         """Equal prices are no matter of luck."""
@@ -107,8 +166,14 @@ class TestOrder:
     @pytest.mark.parametrize("score", [math.nan, None, "cheap"])
     def test_a_ranking_that_gives_no_number_is_named(self, score: Any) -> None:
         """Not-a-number cannot be put in order, so it is the caller's mistake and said to be."""
-        with pytest.raises(InvalidValue, match="ranking"):
-            planned(of("acme"), ranking=lambda _: score)
+
+        def mine(_: Offer) -> Any:
+            return score
+
+        with pytest.raises(InvalidValue, match=r"must give 1x-rtx-4090-0\.40 a number") as caught:
+            planned(of("acme"), ranking=mine)
+
+        assert caught.value.field == "mine"
 
     def test_rejected_offers_come_last_with_their_reason(self) -> None:
         """The cheapest of them first: the nearest miss is what people ask about."""
@@ -162,33 +227,167 @@ class TestBudget:
         assert verdict.rejection is None
 
 
+class TestAlternatives:
+    def test_an_earlier_alternative_comes_before_a_later_one(self) -> None:
+        """An A100, or else two 4090s: the price decides only among offers of one alternative."""
+        big = of("acme", "A100 80GB", price="2")
+        pair = of("acme", "RTX 4090", price="0.5", count=2)
+        wanted = [Requirements(gpu="A100"), Requirements(gpu="4090", count=2)]
+
+        verdicts = plan(Market(offers=[[big], [pair]], facts=FACTS, now=NOW), wanted, Terms())
+
+        assert [(v.offer.id, v.rank, v.alternative) for v in verdicts] == [
+            (big.id, 0, 0),
+            (pair.id, 1, 1),
+        ]
+
+    def test_each_alternative_is_checked_by_its_own_requirements(self) -> None:
+        """What fits the second does not fit the first, and both are said."""
+        single = of("acme", "RTX 4090", price="0.5")
+        wanted = [Requirements(gpu="A100"), Requirements(gpu="4090")]
+
+        verdicts = plan(Market(offers=[[single], [single]], facts=FACTS, now=NOW), wanted, Terms())
+
+        assert [(v.alternative, v.rejection and v.rejection.constraint) for v in verdicts] == [
+            (1, None),
+            (0, Constraint.GPU),
+        ]
+
+
+class TestCooldowns:
+    def test_what_failed_lately_comes_last(self) -> None:
+        """It may work by now, and trying it beats giving up: however cheap, after all the rest."""
+        market = [of("acme", price=price, id=price) for price in ("0.1", "0.2", "0.3")]
+
+        verdicts = planned(*market, cooling_down=[cooldown(key="0.1"), cooldown(key="0.2")])
+
+        assert [v.offer.id for v in verdicts] == ["0.3", "0.1", "0.2"]
+        assert all(v.rejection is None for v in verdicts)
+
+    def test_a_host_that_did_not_deliver_is_ruled_out(self) -> None:
+        """It costs money each time; the reason says what failed, and for how much longer."""
+        broken = cooldown(scope=Scope.HOST, key="h1", kind=ErrorKind.HOST_BROKEN, lasts=3600)
+
+        (verdict,) = planned(of("acme", host="h1"), cooling_down=[broken])
+
+        assert str(verdict.rejection) == (
+            "cooling down: wanted nothing against it, "
+            "offered host failed 1x, left alone for 3600 s more: no"
+        )
+
+    def test_a_cooldown_that_is_over_changes_nothing(self) -> None:
+        """Neither ruled out nor put last."""
+        market = [of("acme", price=price, id=price, host=price) for price in ("0.1", "0.2")]
+        over = [
+            cooldown(key="0.1", lasts=0),
+            cooldown(scope=Scope.HOST, key="0.1", kind=ErrorKind.HOST_BROKEN, lasts=0),
+        ]
+
+        assert planned(*market, cooling_down=over) == planned(*market)
+
+
+class TestEstimates:
+    def test_a_ranking_that_asks_for_estimates_has_them_kept(self) -> None:
+        """The arithmetic behind each score is part of its verdict."""
+        seen = Experience(
+            provider="acme", host="h1", image="", tries=9, successes=9, boot_seconds=90, at=NOW
+        )
+        market = Market(
+            offers=[[of("acme", host="h1")]], facts=FACTS, memory=Memory([seen], NOW), now=NOW
+        )
+
+        (verdict,) = plan(market, [Requirements()], Terms(), cheapest_to_finish(), Work(60))
+
+        assert verdict.estimate is not None
+        assert verdict.estimate.run == 60
+        assert verdict.score == (float(verdict.estimate.cost.amount),)
+
+    def test_a_ranking_by_price_makes_none(self) -> None:
+        """What nobody asked for is not worked out."""
+        (verdict,) = planned(of("acme"), ranking=prefer("acme"))
+
+        assert verdict.estimate is None
+
+    @pytest.mark.parametrize("speed", [math.nan, -1.0, 0.0, 1e-320, math.inf])
+    def test_no_bandwidth_that_a_provider_states_spoils_the_plan(self, speed: float) -> None:
+        """Not-a-number counts as not stated; the offers of everybody else are still ranked."""
+        strange, sound = of("other", download=speed, upload=speed), of("acme")
+        market = Market(offers=[[strange, sound]], facts=FACTS, now=NOW)
+
+        verdicts = plan(
+            market, [Requirements()], Terms(), fastest(), Work(60, sends=1.0, returns=1.0)
+        )
+
+        assert all(v.estimate is not None and v.estimate.transfer >= 0 for v in verdicts)
+        assert len(verdicts) == 2
+
+
 class TestProperties:
-    @given(markets, wishes, terms, st.randoms(use_true_random=False))
+    @given(markets, wishes, terms, rankings, cooldowns, st.randoms(use_true_random=False))
     def test_the_same_offers_give_the_same_plan_in_any_order(
-        self, market: list[Offer], wanted: Requirements, bounds: Terms, source: Any
+        self,
+        market: list[Offer],
+        wanted: Requirements,
+        bounds: Terms,
+        ranking: Ranking,
+        cooled: list[Cooldown],
+        source: Any,
     ) -> None:
-        """Which provider answered first decides nothing."""
+        """Which provider answered first decides nothing, whatever the ranking."""
         shuffled = list(market)
         source.shuffle(shuffled)
 
-        assert planned(*shuffled, wanted=wanted, bounds=bounds) == planned(
-            *market, wanted=wanted, bounds=bounds
-        )
+        assert planned(
+            *shuffled, wanted=wanted, bounds=bounds, ranking=ranking, cooling_down=cooled
+        ) == planned(*market, wanted=wanted, bounds=bounds, ranking=ranking, cooling_down=cooled)
 
-    @given(markets, wishes, terms)
+    @given(markets, wishes, terms, rankings, cooldowns)
     def test_nothing_is_ranked_that_does_not_fit(
-        self, market: list[Offer], wanted: Requirements, bounds: Terms
+        self,
+        market: list[Offer],
+        wanted: Requirements,
+        bounds: Terms,
+        ranking: Ranking,
+        cooled: list[Cooldown],
     ) -> None:
-        """An offer is ranked if and only if nothing speaks against it."""
-        for verdict in planned(*market, wanted=wanted, bounds=bounds):
-            misfit = reject(verdict.offer, wanted, FACTS[verdict.offer.provider], NOW)
-            if verdict.rank is not None:
-                assert misfit is None
-            else:
-                assert verdict.rejection is not None
-                assert verdict.rejection == misfit or (
-                    verdict.rejection.constraint is Constraint.BUDGET
+        """An offer is ranked if and only if nothing speaks against it, and the reason is named."""
+        strict = [c for c in cooled if c.strict]
+        for verdict in planned(
+            *market, wanted=wanted, bounds=bounds, ranking=ranking, cooling_down=cooled
+        ):
+            facts = FACTS[verdict.offer.provider]
+            misfit = reject(verdict.offer, wanted, facts, NOW)
+            unaffordable = misfit is None and (
+                lifetime_within(
+                    verdict.offer.price,
+                    facts,
+                    wanted=bounds.lifetime,
+                    needed=bounds.needed,
+                    left=bounds.left,
                 )
+                is None
+            )
+            broken = cooling(verdict.offer, strict, NOW)
+            if verdict.rejection is None:
+                assert verdict.rank is not None
+                assert (misfit, unaffordable, broken) == (None, False, None)
+            elif misfit is not None:
+                assert verdict.rejection == misfit
+            elif unaffordable:
+                assert verdict.rejection.constraint is Constraint.BUDGET
+            else:
+                assert broken is not None
+                assert verdict.rejection.constraint is Constraint.COOLING_DOWN
+
+    @given(markets, cooldowns)
+    def test_what_cools_down_comes_after_what_does_not(
+        self, market: list[Offer], cooled: list[Cooldown]
+    ) -> None:
+        """Once the first of them is reached, nothing else is left."""
+        ranked = [v for v in planned(*market, cooling_down=cooled) if v.rejection is None]
+        resting = [cooling(v.offer, cooled, NOW) is not None for v in ranked]
+
+        assert resting == sorted(resting)
 
     @given(markets, wishes, terms)
     def test_every_offer_gets_one_verdict(
@@ -202,7 +401,7 @@ class TestProperties:
         assert {id(v.offer) for v in verdicts} == {id(o) for o in market}
         assert [v.rank for v in ranked] == list(range(len(ranked)))
         assert list(verdicts[: len(ranked)]) == ranked
-        assert [v.score for v in ranked] == sorted(v.score or 0 for v in ranked)
+        assert [v.score for v in ranked] == sorted(v.score or () for v in ranked)
 
     @given(markets, wishes)
     def test_less_money_never_makes_an_offer_fit(

@@ -243,12 +243,13 @@ class TestLifetimeWithin:
 
 
 class TestSpent:
-    def test_it_costs_from_the_answer_or_from_the_question_where_the_answer_was_lost(self) -> None:
-        """Billing begins when the vendor accepts; where nobody knows, at the earliest moment."""
+    def test_it_costs_from_when_the_create_was_sent(self) -> None:
+        """The vendor bills while it takes its time to answer; a late create, from when it came."""
         row = lease(Price(machine=Money("3.60")))
 
         assert spent(row, NOW + 100) == Money("0.10")
-        assert spent(replace(row, accepted_at=NOW + 50), NOW + 100) == Money("0.05")
+        assert spent(replace(row, accepted_at=NOW + 50), NOW + 100) == Money("0.10")
+        assert spent(replace(row, accepted_at=NOW + 3600), NOW + 3700) == Money("0.10")
 
     def test_it_costs_until_the_destroy_is_acknowledged(self) -> None:
         """What comes after is not billed; what comes before is not known yet."""

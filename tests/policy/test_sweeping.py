@@ -122,7 +122,9 @@ RECOVERY: Final = [
     (S.LATE_WATCH, DEAD, False, None),
     # In use: a living owner's business, unless the machine is not there any more.
     *((state, ALIVE, True, None) for state in sorted(HELD)),
-    *((state, ALIVE, False, F.VANISHED) for state in sorted(HELD)),
+    # Its owner looks for itself; whoever else misses the machine must not judge.
+    *((state, ALIVE, False, None) for state in sorted(HELD)),
+    *((state, SILENT, False, F.VANISHED) for state in sorted(HELD)),
     *((state, SILENT, True, F.OWNER_MISSING) for state in sorted(HELD)),
     *((state, DEAD, True, F.OWNER_DEAD) for state in sorted(HELD)),
     # Being released: destroy again, prove, close.
@@ -211,8 +213,8 @@ class TestTime:
 
     def test_a_held_machine_vanishes_only_after_the_horizon(self) -> None:
         """Counted from the answer, which may be long after the question."""
-        assert finding(S.PROVISIONING, ALIVE, listed=False, accepted_at=NOW - 59) is None
-        assert finding(S.PROVISIONING, ALIVE, listed=False, accepted_at=NOW - 60) is F.VANISHED
+        assert finding(S.PROVISIONING, SILENT, listed=False, accepted_at=NOW - 59) is not F.VANISHED
+        assert finding(S.PROVISIONING, SILENT, listed=False, accepted_at=NOW - 60) is F.VANISHED
 
     def test_it_is_the_age_of_the_list_that_counts(self) -> None:
         """A list that was asked for long ago knows nothing of what came after."""
@@ -320,7 +322,8 @@ class TestStrangers:
         """A vendor may list what is destroyed for an hour."""
         gone = machine(state=MachineState.GONE)
 
-        assert findings(scene([lease()], [gone])) == [(F.VANISHED, "lease-1", None)]
+        own = lease(owner="broker-own")
+        assert findings(scene([own], [gone])) == [(F.VANISHED, "lease-1", None)]
         assert findings(scene([], [gone], closed=[lease(S.RELEASED)])) == []
 
 

@@ -20,7 +20,7 @@ from gpubroker.testing import (
     virtual_backend,
 )
 from gpubroker.testing.virtual_time import VirtualBackend
-from gpubroker.transport.job_io import JobIO
+from gpubroker.transport.job_io import JobIO, Purpose
 from gpubroker.transport.receive import Receiver
 
 
@@ -83,14 +83,14 @@ def rent(plugin: ScriptedPlugin) -> Rent:
 class Transfer:
     """A job's way back, and what came back on it."""
 
-    def __init__(self, job: Job, job_id: str, *, in_home: bool = False) -> None:
+    def __init__(self, job: Job, job_id: str, *, purpose: Purpose = "job") -> None:
         self.output: list[tuple[str, bytes]] = []
         self.receiver = Receiver(job.output_dir, token=job_id, room=0)
         self.io = JobIO(
             job_id=job_id,
             env={**job.env, **job.secrets},
             receiver=self.receiver,
-            in_home=in_home,
+            purpose=purpose,
             on_output=lambda stream, data: self.output.append((stream, data)),
         )
 

@@ -183,7 +183,7 @@ async def test_set_up_has_a_story_of_its_own(
     machine, job = await rent(), Job("install")
     start = anyio.current_time()
 
-    setup = await plugin.run(machine, job, transfer(job, "s", in_home=True).io)
+    setup = await plugin.run(machine, job, transfer(job, "s", purpose="setup").io)
 
     assert (setup.exit_code, anyio.current_time()) == (1, start + 120)
     assert (await plugin.run(machine, job, transfer(job, "j").io)).exit_code == 9

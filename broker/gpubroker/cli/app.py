@@ -2,11 +2,11 @@
 
 # Annotations are read when the commands are made, so they must be values and not text, except
 # those of what is imported at first use.
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gpubroker.cli import options
+from gpubroker.cli import options, policy
 from gpubroker.cli.command import Json, LedgerPath, command
 
 if TYPE_CHECKING:
@@ -68,12 +68,6 @@ Lifetime = Annotated[
         rich_help_panel=_LIMITS,
     ),
 ]
-AcquireTimeout = Annotated[
-    str,
-    typer.Option(
-        metavar="TIME", help="How long getting a machine may take.", rich_help_panel=_LIMITS
-    ),
-]
 ProofWait = Annotated[
     str,
     typer.Option(
@@ -88,14 +82,14 @@ Quiet = Annotated[
 ]
 
 
-@command(app, wanted=options.requirements, job=options.job)
+@command(app, wanted=options.requirements, choice=policy.policy, job=options.job)
 def run(
     settings: "Settings",
-    wanted: "Requirements",
+    wanted: "tuple[Requirements, ...]",
+    choice: dict[str, Any],
     job: "Job",
     budget: Budget = None,
     lifetime: Lifetime = None,
-    acquire_timeout: AcquireTimeout = "30m",
     proof_wait: ProofWait = "60s",
     quiet: Quiet = False,
     as_json: Json = False,
@@ -107,14 +101,16 @@ def run(
     """
     from gpubroker.cli.run import Asked, run
 
-    asked = Asked.of(wanted, job, budget, lifetime, acquire_timeout, proof_wait)
+    chosen = policy.policy_of(settings, choice)
+    asked = Asked.of(wanted, chosen, job, budget, lifetime, proof_wait)
     return run(settings, asked, quiet=quiet, as_json=as_json)
 
 
-@command(app, wanted=options.requirements)
+@command(app, wanted=options.requirements, choice=policy.policy)
 def offers(
     settings: "Settings",
-    wanted: "Requirements",
+    wanted: "tuple[Requirements, ...]",
+    choice: dict[str, Any],
     budget: Budget = None,
     all_: Annotated[
         bool, typer.Option("--all", "-a", help="Also those that do not fit, and why not.")
@@ -124,7 +120,8 @@ def offers(
     """What could be rented now, the best first. Rents nothing."""
     from gpubroker.cli.offers import offers
 
-    return offers(settings, wanted, budget=budget, rejected_too=all_, as_json=as_json)
+    chosen = policy.policy_of(settings, choice)
+    return offers(settings, wanted, chosen, budget=budget, rejected_too=all_, as_json=as_json)
 
 
 @command(app)
@@ -189,7 +186,7 @@ def explain(
     ] = None,
     as_json: Json = False,
 ) -> int:
-    """Why a machine was chosen, or why none was: offers, reasons, attempts."""
+    """Why a machine was chosen, or why none was: offers, scores, reasons, attempts."""
     from gpubroker.cli.explain import explain
 
     return explain(settings, lease, as_json=as_json)

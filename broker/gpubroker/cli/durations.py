@@ -1,31 +1,6 @@
-"""Durations as people write and read them: ``90``, ``90s``, ``10m``, ``1h30m``."""
+"""Durations as people read them."""
 
 from __future__ import annotations
-
-import math
-import re
-from typing import Final
-
-from gpubroker.errors import InvalidValue
-
-_PART: Final = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)", re.ASCII)
-_WHOLE: Final = re.compile(r"(?:\d+(?:\.\d+)?[smhd])+|\d+(?:\.\d+)?", re.ASCII)
-_SECONDS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
-
-
-def parse_duration(field: str, text: str) -> float:
-    """Seconds from text such as ``90``, ``90s``, ``10m``, ``2h`` or ``1h30m``.
-
-    Raises:
-        InvalidValue: it is none, or not more than nothing.
-    """
-    words = text.strip().lower().replace(" ", "")
-    if not _WHOLE.fullmatch(words):
-        raise InvalidValue(field, text, "must be seconds, or a time such as 90s, 10m, 2h or 1h30m")
-    seconds = sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(words))
-    if not 0 < seconds < math.inf:
-        raise InvalidValue(field, text, "must be more than no time at all")
-    return seconds
 
 
 def shown(seconds: float) -> str:

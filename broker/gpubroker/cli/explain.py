@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
+
+from gpubroker.cli.decisions import record_page
 from gpubroker.cli.ledger import opened
-from gpubroker.cli.render import record_page
 from gpubroker.cli.screen import say, show, show_json
 from gpubroker.errors import InvalidValue
 from gpubroker.ledger.ledger import Ledger
@@ -16,12 +18,13 @@ def explain(settings: Settings, lease_id: str | None, *, as_json: bool) -> int:
     """Show the record of a lease, or the newest one."""
     with opened(settings) as ledger:
         record = _record(ledger, lease_id)
+        cooldowns, _ = ledger.memory()
     if as_json:
         show_json({} if record is None else to_plain(DecisionRecord, record))
     elif record is None:
         say(f"nothing was ever asked for with {settings.ledger}")
     else:
-        show(record_page(record))
+        show(record_page(record, cooldowns=cooldowns, now=time.time()))
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Final
 
@@ -17,12 +18,14 @@ _STEPS: Final = {
     EventKind.ATTEMPT: "{text}",
     EventKind.ACCEPTED: "booting: {text}",
     EventKind.BOOTING: "booting: {text}",
+    EventKind.PROBING: "checking the machine: {text}",
     EventKind.SETTING_UP: "setting up: {text}",
     EventKind.READY: "{text}",
     EventKind.RUNNING: "running {text}",
     EventKind.RELEASING: "releasing the machine ({text})",
     EventKind.ACKNOWLEDGED: "waiting for proof that it is gone: {text}",
 }
+_PAUSE: Final = re.compile(r"(.*); (asking )?again in ([\d.]+ s)", re.DOTALL)
 _WRONG: Final = {
     EventKind.FAILED: "this attempt failed: {text}",
     EventKind.PROVIDER_PROBLEM: "{provider} was left out: {text}",
@@ -57,6 +60,8 @@ class Narration:
             return
         elif event.kind is EventKind.JOB_ENDED:
             self._progress.line(event.text)
+        elif event.kind is EventKind.WAITING:
+            self._progress.step(_waiting(event.text))
         elif event.kind in _STEPS:
             self._progress.step(_STEPS[event.kind].format(text=event.text))
 
@@ -72,3 +77,12 @@ class Narration:
             if row.id in self.leases:
                 self._costs[row.id] = spent(row, time.time())
         return sum(self._costs.values(), ZERO)
+
+
+def _waiting(text: str) -> str:
+    """A pause, with its length first: the reason may be longer than the screen is wide."""
+    match = _PAUSE.fullmatch(text)
+    if match is None:
+        return f"waiting: {text}"
+    reason, for_capacity, pause = match.groups()
+    return f"waiting {pause} {'for capacity' if for_capacity else 'to try it again'}: {reason}"

@@ -162,35 +162,45 @@ def requirements(
             rich_help_panel=_MACHINE,
         ),
     ] = "15m",
-) -> "Requirements":
-    """The machine that the options ask for."""
-    from gpubroker.cli.durations import parse_duration
-    from gpubroker.model.requirements import Requirements, Setup
+    or_: Annotated[
+        Texts,
+        typer.Option(
+            "--or",
+            metavar="WORDS",
+            help="What to take where there is no such machine, in the words of these options: "
+            "'gpu=A100 count=2'. What it leaves out stays as it is, but an alternative that names "
+            "cards (gpu, count, vram, compute-capability) describes them anew. Repeatable.",
+            rich_help_panel=_MACHINE,
+        ),
+    ] = None,
+) -> "tuple[Requirements, ...]":
+    """The machine that the options ask for, and what will do instead, in order."""
+    from gpubroker.cli.alternatives import choices
 
-    script = None if setup is None else _text_of(setup)
-    longest = parse_duration("setup-timeout", setup_timeout)
-    return Requirements(
-        gpu=gpu or (),
-        count=count,
-        vram=vram,
-        compute_capability=compute_capability,
-        cuda=cuda,
-        cpus=cpus,
-        ram=ram,
-        disk=disk,
-        region=region or (),
-        reliability=reliability,
-        trust=trust,
-        download=download,
-        upload=upload,
-        spot=None if any_spot else spot,
-        providers=provider or (),
-        exclude=exclude or (),
-        max_price=max_price,
-        image=image,
-        ports=port or (),
-        setup=None if script is None else Setup(Setup.of(script).argv, longest),
-    )
+    first = {
+        "gpu": gpu,
+        "count": count,
+        "vram": vram,
+        "compute-capability": compute_capability,
+        "cuda": cuda,
+        "cpus": cpus,
+        "ram": ram,
+        "disk": disk,
+        "region": region,
+        "reliability": reliability,
+        "trust": trust,
+        "download": download,
+        "upload": upload,
+        "spot": None if any_spot else spot,
+        "provider": provider,
+        "exclude": exclude,
+        "max-price": max_price,
+        "image": image,
+        "port": port,
+        "setup": setup,
+        "setup-timeout": setup_timeout,
+    }
+    return choices(first, or_ or ())
 
 
 def job(
@@ -255,7 +265,7 @@ def job(
     ] = None,
 ) -> "Job":
     """The job that the options describe."""
-    from gpubroker.cli.durations import parse_duration
+    from gpubroker.model.durations import parse_seconds
     from gpubroker.model.jobs import Job
 
     return Job(
@@ -265,21 +275,10 @@ def job(
         output_dir=out_dir,
         env=_pairs(env or ()),
         secrets=_secrets(secret or ()),
-        timeout=None if timeout is None else parse_duration("timeout", timeout),
+        timeout=None if timeout is None else parse_seconds("timeout", timeout),
         retries=retries,
         tags=tag or (),
     )
-
-
-def _text_of(given: str) -> str:
-    if not given.startswith("@"):
-        return given
-    from gpubroker.errors import InvalidValue
-
-    try:
-        return Path(given[1:]).expanduser().read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidValue("setup", given, f"cannot be read: {error}") from None
 
 
 def _files(given: "list[str] | tuple[()]") -> dict[str, Path]:

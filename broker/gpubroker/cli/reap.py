@@ -8,13 +8,13 @@ from typing import Final
 import anyio
 
 from gpubroker.broker import AsyncBroker
-from gpubroker.cli.durations import parse_duration
 from gpubroker.cli.interrupts import Stop, Stopped
 from gpubroker.cli.proof import all_proven, prove
 from gpubroker.cli.render import reap_page
 from gpubroker.cli.screen import say, show, show_json
 from gpubroker.lifecycle.reap import SWEEP_EVERY, Swept
 from gpubroker.model.codec import to_plain
+from gpubroker.model.durations import parse_seconds
 from gpubroker.model.leases import ReleaseState
 from gpubroker.policy.sweeping import Finding
 from gpubroker.settings import Settings
@@ -39,7 +39,7 @@ class Reaped:
 
 def reap(settings: Settings, *, loop: bool, proof_wait: str, as_json: bool) -> int:
     """Reap once, or until interrupted; 125 if a provider gave no answer or a proof is missing."""
-    within = parse_duration("proof-wait", proof_wait)
+    within = parse_seconds("proof-wait", proof_wait)
 
     async def work() -> bool:
         async with AsyncBroker(settings=settings, sweep=False, close_wait=1.0) as broker:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import anyio
 
 from gpubroker.broker import AsyncBroker
-from gpubroker.cli.durations import parse_duration, shown
+from gpubroker.cli.durations import shown
 from gpubroker.cli.interrupts import Stop, Stopped
 from gpubroker.cli.proof import all_proven, prove
 from gpubroker.cli.screen import Page, Table, say, show, show_json
 from gpubroker.errors import InvalidValue, ProviderError, StaleOwner
+from gpubroker.model.durations import parse_seconds
 from gpubroker.model.leases import ReleaseState
 from gpubroker.model.machines import Machine
 from gpubroker.policy.sweeping import Finding
@@ -30,7 +31,7 @@ class Selection:
 
 def release(settings: Settings, chosen: Selection, *, proof_wait: str, as_json: bool) -> int:
     """Release what was chosen; 125 if something is not proven gone in time."""
-    within = parse_duration("proof-wait", proof_wait)
+    within = parse_seconds("proof-wait", proof_wait)
     if bool(chosen.leases) == chosen.all:
         raise InvalidValue("lease", " ".join(chosen.leases), "name some leases, or say --all")
     if chosen.account and not chosen.all:

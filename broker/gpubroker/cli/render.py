@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gpubroker.cli.durations import shown
 from gpubroker.cli.screen import Page, Table
 from gpubroker.lifecycle.reap import Swept
 from gpubroker.lifecycle.standing import ProviderStatus
-from gpubroker.model.decisions import Attempt, DecisionRecord, Verdict
 from gpubroker.model.leases import LeaseRow, ReleaseState
 from gpubroker.model.money import Money
 from gpubroker.policy.sweeping import Finding
@@ -18,115 +16,6 @@ from gpubroker.policy.sweeping import Verdict as Found
 from gpubroker.settings import Setting
 
 NONE = "-"
-
-
-# ---- offers and decisions ------------------------------------------------------------------
-
-
-def plan_page(record: DecisionRecord, *, rejected_too: bool) -> Page:
-    """What would be rented, and on demand what would not."""
-    ranked, rejected = _split(record.verdicts)
-    closing = []
-    if rejected and not rejected_too and ranked:
-        closing = [
-            f"{len(rejected)} more {'does' if len(rejected) == 1 else 'do'} not fit; --all shows why"
-        ]
-    tables = [_ranked_table(ranked, scores=False)]
-    if rejected_too or not ranked:
-        tables.append(_rejected_table(rejected))
-    return Page([_winner(record, ranked)], [*tables, _problem_table(record)], closing)
-
-
-def _winner(record: DecisionRecord, ranked: Sequence[Verdict]) -> str:
-    if not ranked:
-        said = "nothing fits" if record.verdicts else "nothing is offered"
-        return f"{record.wanted}: {said}"
-    best = ranked[0].offer
-    rest = (
-        f"the cheapest of {len(ranked)} that fit" if len(ranked) > 1 else "the only one that fits"
-    )
-    return (
-        f"{record.wanted}: {best.title} from {best.provider} at {best.price.hourly}/h would be"
-        f" rented, {rest}"
-    )
-
-
-def record_page(record: DecisionRecord) -> Page:
-    """Everything about one decision."""
-    ranked, rejected = _split(record.verdicts)
-    asked = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.asked_at))
-    heading = [f"{record.id or 'request'}, {asked}", f"wanted: {record.wanted}"]
-    if record.why:
-        heading.append(f"outcome: {record.why}")
-    tables = [
-        _ranked_table(ranked, scores=True),
-        _rejected_table(rejected),
-        _attempt_table(record.attempts),
-        _problem_table(record),
-    ]
-    return Page(heading, tables)
-
-
-def _split(verdicts: Iterable[Verdict]) -> tuple[list[Verdict], list[Verdict]]:
-    ranked: list[Verdict] = []
-    rejected: list[Verdict] = []
-    for verdict in verdicts:
-        (ranked if verdict.rejection is None else rejected).append(verdict)
-    return ranked, rejected
-
-
-def _ranked_table(verdicts: Sequence[Verdict], *, scores: bool) -> Table:
-    rows = [
-        [
-            str((verdict.rank or 0) + 1),
-            offer.title,
-            offer.provider,
-            str(offer.price.hourly),
-            _or_none(offer.region),
-            NONE if offer.reliability is None else f"{offer.reliability:.3f}",
-            "" if verdict.score is None else f"{verdict.score:.6g}",
-        ]
-        for verdict in verdicts
-        for offer in (verdict.offer,)
-    ]
-    columns = [">rank", "machine", "provider", ">$/h", "region", ">reliability", ">score"]
-    if scores:
-        return Table(columns, rows, "offers that fit")
-    return Table(columns[:-1], [row[:-1] for row in rows], "offers that fit")
-
-
-def _rejected_table(verdicts: Sequence[Verdict]) -> Table:
-    rows = [
-        [offer.title, offer.provider, str(offer.price.hourly), str(verdict.rejection)]
-        for verdict in verdicts
-        for offer in (verdict.offer,)
-    ]
-    return Table(["machine", "provider", ">$/h", "reason against it"], rows, "offers that do not")
-
-
-def _attempt_table(attempts: Sequence[Attempt]) -> Table:
-    rows = [
-        [
-            str(attempt.number),
-            attempt.title,
-            attempt.provider,
-            str(attempt.hourly),
-            str(attempt.state),
-            _or_none(attempt.kind),
-            _or_none(attempt.scope),
-            shown(attempt.seconds),
-            str(attempt.cost),
-            attempt.reason or NONE,
-        ]
-        for attempt in attempts
-    ]
-    columns = ["machine", "provider", ">$/h", "outcome", "kind", "scope", ">took", ">cost", "why"]
-    return Table([">try", *columns], rows, "attempts")
-
-
-def _problem_table(record: DecisionRecord) -> Table:
-    rows = [[p.provider, str(p.kind), p.message] for p in record.problems]
-    return Table(["provider", "kind", "message"], rows, "providers without an answer")
 
 
 # ---- leases --------------------------------------------------------------------------------

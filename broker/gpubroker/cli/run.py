@@ -8,7 +8,6 @@ from typing import Final, Self
 import anyio
 
 from gpubroker.broker import AsyncBroker
-from gpubroker.cli.durations import parse_duration
 from gpubroker.cli.ending import Ending
 from gpubroker.cli.failures import told
 from gpubroker.cli.interrupts import Stop, Stopped
@@ -19,9 +18,11 @@ from gpubroker.cli.proof import prove
 from gpubroker.cli.screen import show_json
 from gpubroker.cli.sink import Sink
 from gpubroker.errors import BrokerError
+from gpubroker.model.durations import parse_seconds
 from gpubroker.model.jobs import Job
 from gpubroker.model.money import Money, parse_money
 from gpubroker.model.requirements import Requirements
+from gpubroker.policy.policy import Policy
 from gpubroker.settings import Settings
 from gpubroker.transport.job_io import Stream
 
@@ -34,21 +35,21 @@ _RESULT_WAIT: Final = 5.0
 class Asked:
     """What the options of ``run`` ask for; times in seconds."""
 
-    wanted: Requirements
+    wanted: tuple[Requirements, ...]
+    policy: Policy
     job: Job
     budget: Money | None
     lifetime: float | None
-    acquire_timeout: float
     proof_wait: float
 
     @classmethod
     def of(
         cls,
-        wanted: Requirements,
+        wanted: tuple[Requirements, ...],
+        policy: Policy,
         job: Job,
         budget: str | None,
         lifetime: str | None,
-        acquire_timeout: str,
         proof_wait: str,
     ) -> Self:
         """From the options' text.
@@ -58,11 +59,11 @@ class Asked:
         """
         return cls(
             wanted=wanted,
+            policy=policy,
             job=job,
             budget=None if budget is None else parse_money("budget", budget),
-            lifetime=None if lifetime is None else parse_duration("lifetime", lifetime),
-            acquire_timeout=parse_duration("acquire-timeout", acquire_timeout),
-            proof_wait=parse_duration("proof-wait", proof_wait),
+            lifetime=None if lifetime is None else parse_seconds("lifetime", lifetime),
+            proof_wait=parse_seconds("proof-wait", proof_wait),
         )
 
 
@@ -130,9 +131,9 @@ class _Running:
                 self._ending.result = await broker.run(
                     asked.job,
                     asked.wanted,
+                    policy=asked.policy,
                     budget=asked.budget,
                     lifetime=asked.lifetime,
-                    acquire_timeout=asked.acquire_timeout,
                     on_output=self._on_output,
                 )
                 await self._flush()

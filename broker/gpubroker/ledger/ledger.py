@@ -16,10 +16,13 @@ from gpubroker.errors import LedgerError, StaleOwner
 from gpubroker.ledger.rows import (
     Limit,
     Owner,
+    cooldown_from,
     event_from,
+    experience_from,
     lease_from,
     lease_values,
     owner_from,
+    values_of,
 )
 from gpubroker.ledger.schema import is_current, migrate
 from gpubroker.ledger.store import Store
@@ -27,6 +30,8 @@ from gpubroker.model.decisions import DecisionRecord
 from gpubroker.model.leases import LeaseRow, LeaseState, LedgerEvent
 from gpubroker.model.marks import ledger_id
 from gpubroker.model.money import Money
+from gpubroker.policy.cooldown import Cooldown
+from gpubroker.policy.experience import Experience
 from gpubroker.policy.transitions import HELD, USED, allowed
 
 #: Characters kept of a text that may come from a vendor.
@@ -280,14 +285,30 @@ class Ledger:
 
     # ---- decision records and sweeps ------------------------------------------------------
 
-    def put_record(self, record: DecisionRecord) -> None:
-        """Keep a decision record, or its newer version."""
+    def put_record(
+        self,
+        record: DecisionRecord,
+        cooldowns: Iterable[Cooldown] = (),
+        experiences: Iterable[Experience] = (),
+    ) -> None:
+        """Keep a decision record, or its newer version, and what was learnt under way."""
         with self._store.transaction() as sql:
             sql.execute(
                 "INSERT INTO requests VALUES (:id, :at, :record)"
                 " ON CONFLICT (id) DO UPDATE SET record = excluded.record",
                 {"id": record.id, "at": record.asked_at, "record": record.to_json()},
             )
+            for cooldown in cooldowns:
+                _replace(sql, "cooldowns", values_of(cooldown))
+            for experience in experiences:
+                _replace(sql, "experience", values_of(experience))
+
+    def memory(self) -> tuple[list[Cooldown], list[Experience]]:
+        """Every cooldown, those that are over included, and what was seen of every host."""
+        with self._store.reading() as sql:
+            cooldowns = [cooldown_from(row) for row in sql.execute("SELECT * FROM cooldowns")]
+            experiences = [experience_from(row) for row in sql.execute("SELECT * FROM experience")]
+        return cooldowns, experiences
 
     def record(self, request_id: str | None = None) -> DecisionRecord | None:
         """The decision record of a request, or the newest one."""
@@ -319,6 +340,17 @@ class Ledger:
 def _value(sql: sqlite3.Connection, query: str, values: dict[str, Any] | None = None) -> Any:
     row = sql.execute(query, values or {}).fetchone()
     return None if row is None else row[0]
+
+
+def _replace(sql: sqlite3.Connection, table: str, values: dict[str, Any]) -> None:
+    """Write a row whose primary key are its first three columns."""
+    names = list(values)
+    news = ", ".join(f"{name} = excluded.{name}" for name in names[3:])
+    sql.execute(
+        f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join(':' + n for n in names)})"  # noqa: S608
+        f" ON CONFLICT ({', '.join(names[:3])}) DO UPDATE SET {news}",
+        values,
+    )
 
 
 def _committed(sql: sqlite3.Connection, limit: Limit) -> Money:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
+from gpubroker.errors import ErrorKind, Scope
 from gpubroker.model.leases import LeaseRow, LeaseState, LedgerEvent
 from gpubroker.model.money import Money
+from gpubroker.policy.cooldown import Cooldown
+from gpubroker.policy.experience import Experience
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,3 +77,25 @@ def event_from(row: sqlite3.Row) -> LedgerEvent:
 def owner_from(row: sqlite3.Row) -> Owner:
     """The owner that a row of ``owners`` describes."""
     return Owner(**{key: row[key] for key in row.keys()})  # noqa: SIM118
+
+
+def values_of(value: Cooldown | Experience) -> dict[str, Any]:
+    """The columns of a row of ``cooldowns`` or ``experience``, its key first."""
+    names = list(type(value).__slots__)
+    return {
+        name: str(given) if isinstance(given := getattr(value, name), StrEnum) else given
+        for name in names
+    }
+
+
+def cooldown_from(row: sqlite3.Row) -> Cooldown:
+    """The cooldown that a row of ``cooldowns`` describes."""
+    values: dict[str, Any] = {key: row[key] for key in row.keys()}  # noqa: SIM118
+    return Cooldown(
+        **{**values, "scope": Scope(values["scope"]), "kind": ErrorKind(values["kind"])}
+    )
+
+
+def experience_from(row: sqlite3.Row) -> Experience:
+    """What a row of ``experience`` says of a host."""
+    return Experience(**{key: row[key] for key in row.keys()})  # noqa: SIM118

@@ -49,7 +49,27 @@ _FIRST: Final = (
     "CREATE INDEX jobs_by_lease ON jobs (lease_id)",
 )
 
-MIGRATIONS: Final[tuple[Callable[[sqlite3.Connection], None], ...]] = (_m001_first,)
+
+def _m002_memory(connection: sqlite3.Connection) -> None:
+    """What is left alone for a while, and what was seen of hosts."""
+    connection.execute(
+        """CREATE TABLE cooldowns (
+        provider TEXT NOT NULL, scope TEXT NOT NULL, key TEXT NOT NULL, kind TEXT NOT NULL,
+        reason TEXT NOT NULL, failures INTEGER NOT NULL, since REAL NOT NULL, until REAL NOT NULL,
+        PRIMARY KEY (provider, scope, key))"""
+    )
+    connection.execute(
+        """CREATE TABLE experience (
+        provider TEXT NOT NULL, host TEXT NOT NULL, image TEXT NOT NULL, tries REAL NOT NULL,
+        successes REAL NOT NULL, boot_seconds REAL NOT NULL, setups REAL NOT NULL,
+        setup_seconds REAL NOT NULL, at REAL NOT NULL, PRIMARY KEY (provider, host, image))"""
+    )
+
+
+MIGRATIONS: Final[tuple[Callable[[sqlite3.Connection], None], ...]] = (
+    _m001_first,
+    _m002_memory,
+)
 
 
 def is_current(connection: sqlite3.Connection) -> bool:

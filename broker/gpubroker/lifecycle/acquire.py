@@ -1,4 +1,4 @@
-"""From requirements to a machine in hand: quote, plan, reserve, create, wait; or the next offer.
+"""From requirements to a machine in hand: round after round of quotes, a plan, and attempts.
 
 Everything decided here is decided by `gpubroker.policy`; this module awaits things in its order
 and keeps the record of them.
@@ -6,13 +6,14 @@ and keeps the record of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from typing import NoReturn
 
 import anyio
 
 from gpubroker.errors import (
+    AcquireError,
     AcquireStopped,
     AttemptsExhausted,
     BudgetExceeded,
@@ -20,31 +21,36 @@ from gpubroker.errors import (
     ErrorKind,
     NoOfferFits,
     ProviderError,
-    Scope,
 )
 from gpubroker.ledger.ledger import OverLimit
 from gpubroker.ledger.rows import Limit
+from gpubroker.lifecycle.attempt import Conditions, bring_up, intend, money_left
 from gpubroker.lifecycle.hold import Hold
 from gpubroker.lifecycle.parts import Parts
 from gpubroker.lifecycle.quoting import ask_all
-from gpubroker.lifecycle.readiness import wait_until_running
-from gpubroker.lifecycle.release import resolve_unknown
 from gpubroker.lifecycle.supervise import Supervisor
 from gpubroker.model.decisions import (
     Attempt,
     AttemptState,
     Constraint,
     DecisionRecord,
+    ProviderProblem,
+    Verdict,
 )
 from gpubroker.model.events import EventKind
-from gpubroker.model.leases import LeaseRow, LeaseState
-from gpubroker.model.machines import Order
+from gpubroker.model.leases import LeaseState
 from gpubroker.model.money import Money
 from gpubroker.model.offers import Offer
 from gpubroker.model.requirements import Requirements
-from gpubroker.policy.fallback import Step, after, condemned
-from gpubroker.policy.plan import Ranking, Terms, cheapest, plan
-from gpubroker.policy.pricing import lifetime_within, spent, worst_case
+from gpubroker.policy.cooldown import cooling
+from gpubroker.policy.fallback import after
+from gpubroker.policy.plan import Market, Terms, plan
+from gpubroker.policy.policy import Policy
+from gpubroker.policy.pricing import spent
+from gpubroker.policy.retry import Step
+from gpubroker.policy.waiting import next_round
+from gpubroker.policy.windows import day_of
+from gpubroker.settings import Budget
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,26 +58,64 @@ class Wish:
     """One request for a machine.
 
     Attributes:
+        wanted: the requirements, or several in order of preference.
         providers: names of those that may be asked.
-        budgets: limits that the worst case must fit, besides what this request may spend.
         allowance: USD for this request, all attempts together; ``None`` is no limit.
+        budget: limits that the worst case must fit, besides `allowance`.
         lifetime: seconds that the machine may live, or ``None`` for the default.
         needed: seconds that the job needs at the least.
-        deadline: seconds that getting a machine may take.
         earlier: the record of a machine that was lost under the same job. Its cost counts
-            against the same allowance, and its host is not tried again.
+            against the same allowance.
     """
 
-    requirements: Requirements
+    wanted: tuple[Requirements, ...]
     providers: frozenset[str]
-    ranking: Ranking = cheapest
+    policy: Policy
     allowance: Money | None = None
-    budgets: Sequence[Limit] = ()
+    budget: Budget = field(default_factory=Budget)
     lifetime: float | None = None
     needed: float = 0.0
-    deadline: float = 1800.0
     tags: tuple[str, ...] = ()
     earlier: DecisionRecord | None = None
+
+
+def day_limits(budget: Budget, now: float) -> list[Limit]:
+    """The limit of the day that `now` falls in, if there is one."""
+    if budget.day is None:
+        return []
+    since, until = day_of(now, budget.timezone)
+    return [Limit("budget of this day", budget.day, since=since, until=until)]
+
+
+async def survey(
+    parts: Parts, wish: Wish, left: Money | None
+) -> tuple[tuple[Verdict, ...], tuple[ProviderProblem, ...]]:
+    """Ask all providers, and judge every offer: the verdicts, and who gave no usable answer."""
+    await parts.recall.read(parts.ledger)
+    quotes = await ask_all(parts, wish.wanted, wish.providers, wish.policy)
+    now = parts.now()
+    market = Market(
+        offers=quotes.offers,
+        facts={name: provider.facts for name, provider in parts.providers.items()},
+        cooldowns=parts.recall.cooldowns,
+        memory=parts.recall.memory(now),
+        now=now,
+    )
+    terms = Terms(wish.lifetime, wish.needed, left)
+    verdicts = plan(market, wish.wanted, terms, wish.policy.rank, wish.policy.work)
+    return verdicts, tuple(quotes.problems)
+
+
+async def look(parts: Parts, wish: Wish) -> DecisionRecord:
+    """What would be tried now, and in which order. Rents nothing, writes nothing."""
+    left = await money_left(parts, day_limits(wish.budget, parts.now()))
+    if wish.allowance is not None:
+        left = wish.allowance if left is None or wish.allowance < left else left
+    verdicts, problems = await survey(parts, wish, left)
+    wanted = ", or ".join(map(str, wish.wanted))
+    return DecisionRecord(
+        id="", wanted=wanted, asked_at=parts.now(), verdicts=verdicts, problems=problems
+    )
 
 
 class Acquisition:
@@ -81,72 +125,89 @@ class Acquisition:
         self._parts = parts
         self._supervisor = supervisor
         self._wish = wish
+        self._policy = wish.policy
         self.record = wish.earlier or DecisionRecord(
-            id=parts.new_id("request"), wanted=str(wish.requirements), asked_at=parts.now()
+            id=parts.new_id("request"),
+            wanted=", or ".join(map(str, wish.wanted)),
+            asked_at=parts.now(),
         )
-        self._request_id = self.record.id
+        self._before = len(self.record.attempts)
 
-    async def machine(self) -> Hold:
-        """A running machine.
+    def _limits(self) -> list[Limit]:
+        """What the worst case must fit now: a day ends while a request is under way."""
+        own, id_ = self._wish.allowance, self.record.id
+        mine = [] if own is None else [Limit("budget of this job", own, request_id=id_)]
+        return [*mine, *day_limits(self._wish.budget, self._parts.now())]
+
+    async def machine(self) -> tuple[Hold, Requirements]:
+        """A running machine, and which of the requirements it meets.
 
         Raises:
             AcquireError: there is none to be had; the error carries the record.
         """
         try:
-            with anyio.move_on_after(self._wish.deadline) as scope:
-                return await self._first_that_works()
+            with anyio.move_on_after(self._policy.acquire_timeout) as scope:
+                return await self._rounds()
             assert scope.cancelled_caught
-            self._fail(DeadlineExceeded, f"no machine within {self._wish.deadline:g} s")
+            limit = self._policy.acquire_timeout
+            self._fail(DeadlineExceeded, f"no machine within {limit:g} s")
         finally:
             # Also on the way out of a cancellation: what was tried is worth keeping. It costs no
             # await, and a ledger that cannot take it must not hide the error.
             self._keep_record()
 
-    async def _first_that_works(self) -> Hold:  # noqa: RET503 - `_fail` never returns
-        failed = self._lost_before()
-        offers = await self._plan()
-        for index, offer in enumerate(offers):
-            if any(condemned(failure, tried, offer) for failure, tried in failed):
-                continue
+    async def _rounds(self) -> tuple[Hold, Requirements]:
+        """Ask the market until a machine runs, or the time for waiting is over."""
+        began, rounds = anyio.current_time(), 0
+        while True:
+            rounds += 1
             try:
-                hold = await self._attempt(offer)
+                return await self._round()
+            except (NoOfferFits, AttemptsExhausted) as error:
+                pause = next_round(
+                    rounds,
+                    anyio.current_time() - began,
+                    self._policy.wait,
+                    self._parts.recall.cooldowns,
+                    self._parts.now(),
+                    self._parts.source,
+                )
+                if pause is None or self._attempts_made() >= self._policy.retry.max_attempts:
+                    raise
+                self._parts.emit(EventKind.WAITING, f"{error}; asking again in {pause:.0f} s")
+                await anyio.sleep(pause)
+
+    async def _round(self) -> tuple[Hold, Requirements]:  # noqa: RET503 - `_fail` never returns
+        last: ProviderError | None = None
+        verdicts = await self._plan()
+        for index, verdict in enumerate(verdicts):
+            offer = verdict.offer
+            if last is not None and self._condemned(offer):
+                continue
+            others = any(
+                v.offer.provider != offer.provider and not self._condemned(v.offer)
+                for v in verdicts[index + 1 :]
+            )
+            try:
+                hold = await self._tries(offer, self._wish.wanted[verdict.alternative], others)
             except ProviderError as failure:
-                failed.append((failure, offer))
-                others = any(o.provider != offer.provider for o in offers[index + 1 :])
-                if after(failure, others=others) is Step.STOP:
-                    self._fail(AcquireStopped, f"{offer.provider}: {failure}", failure)
+                last = failure
+                if self._attempts_made() >= self._policy.retry.max_attempts:
+                    break
             except OverLimit as over:
-                if offer is offers[-1] and not failed:
+                if verdict is verdicts[-1] and last is None:
                     self._fail(BudgetExceeded, str(over))
             else:
                 self._explain_winner(offer)
-                return hold
-        self._fail(AttemptsExhausted, self._attempts_text(), failed[-1][0] if failed else None)
+                return hold, self._wish.wanted[verdict.alternative]
+        self._fail(AttemptsExhausted, self._attempts_text(), last)
 
-    def _lost_before(self) -> list[tuple[ProviderError, Offer]]:
-        """The machines that were won and lost earlier, as failures of their hosts."""
-        lost = {a.offer_id for a in self.record.attempts if a.state is AttemptState.WON}
-        failure = ProviderError(
-            "the machine was lost", kind=ErrorKind.HOST_BROKEN, scope=Scope.HOST
-        )
-        return [(failure, v.offer) for v in self.record.verdicts if v.offer.id in lost]
-
-    async def _plan(self) -> list[Offer]:
+    async def _plan(self) -> list[Verdict]:
         """The offers to try, best first."""
-        quotes = await ask_all(self._parts, self._wish.requirements, self._wish.providers)
-        facts = {name: provider.facts for name, provider in self._parts.providers.items()}
-        left = await self._left()
-        terms = Terms(self._wish.lifetime, self._wish.needed, left)
-        verdicts = plan(
-            quotes.offers,
-            self._wish.requirements,
-            facts,
-            terms,
-            self._parts.now(),
-            self._wish.ranking,
-        )
-        self.record = replace(self.record, verdicts=verdicts, problems=tuple(quotes.problems))
-        ranked = list(self.record.ranked)
+        left = await money_left(self._parts, self._limits())
+        verdicts, problems = await survey(self._parts, self._wish, left)
+        self.record = replace(self.record, verdicts=verdicts, problems=problems)
+        ranked = [verdict for verdict in verdicts if verdict.rejection is None]
         if not ranked:
             reasons = {v.rejection.constraint for v in verdicts if v.rejection is not None}
             if Constraint.BUDGET in reasons:
@@ -154,40 +215,69 @@ class Acquisition:
             self._fail(NoOfferFits, self._no_offer_text())
         return ranked
 
-    async def _left(self) -> Money | None:
-        """USD that may still be spent, by the tightest limit; the reservation checks it again."""
-        limits = self._limits()
-        if not limits:
-            return None
-        taken = await self._parts.ledger(
-            lambda ledger: [limit.amount - ledger.committed(limit) for limit in limits]
-        )
-        return max(Money(0), min(taken, key=lambda money: money.amount), key=lambda m: m.amount)
+    def _condemned(self, offer: Offer) -> bool:
+        """Whether something that has failed in this very request speaks against `offer`."""
+        now = self._parts.now()
+        found = cooling(offer, self._parts.recall.cooldowns, now)
+        return found is not None and found.since >= self.record.asked_at
 
-    def _limits(self) -> list[Limit]:
-        own = self._wish.allowance
-        mine = (
-            [] if own is None else [Limit("budget of this job", own, request_id=self._request_id)]
-        )
-        return [*mine, *self._wish.budgets]
+    # ---- attempts -------------------------------------------------------------------------
 
-    async def _attempt(self, offer: Offer) -> Hold:
+    async def _tries(self, offer: Offer, requirements: Requirements, others: bool) -> Hold:
+        """Try one offer as often as the policy says.
+
+        Raises:
+            ProviderError: it is time to go on elsewhere.
+            AcquireStopped: it is time to stop.
+        """
+        parts, retry = self._parts, self._policy.retry
+        failures: Counter[ErrorKind] = Counter()
+        while True:
+            try:
+                return await self._attempt(offer, requirements)
+            except ProviderError as failure:
+                failures[failure.kind] += 1
+                count = failures[failure.kind]
+                step = after(failure, count, retry, others=others)
+                if step is Step.HERE and self._attempts_made() < retry.max_attempts:
+                    pause = retry.pause(failure.kind, count, failure.retry_after, parts.source)
+                    parts.emit(EventKind.WAITING, f"{failure}; again in {pause:.1f} s")
+                    await anyio.sleep(pause)
+                    continue
+                parts.recall.attempt_failed(failure, offer, requirements.image, retry, parts.now())
+                if step is Step.STOP:
+                    self._fail(AcquireStopped, f"{offer.provider}: {failure}", failure)
+                raise
+
+    async def _attempt(self, offer: Offer, requirements: Requirements) -> Hold:
         """One try at one offer; whatever way it ends, it ends on record."""
-        started, state = self._parts.now(), AttemptState.ABANDONED
+        parts, wish = self._parts, self._wish
+        started, state = parts.now(), AttemptState.ABANDONED
         failure: ProviderError | None = None
         held: Hold | None = None
         reason = "the caller left"
+        conditions = Conditions(
+            request_id=self.record.id,
+            lifetime=wish.lifetime,
+            needed=wish.needed,
+            limits=self._limits(),
+            timeout=self._policy.attempt_timeout,
+            tags=wish.tags,
+        )
         try:
-            hold = held = await self._intend(offer)
-            self._parts.emit(
+            hold = held = await intend(
+                parts, self._supervisor, offer, requirements.image, conditions
+            )
+            parts.emit(
                 EventKind.ATTEMPT,
                 f"renting {offer.title} from {offer.provider} at {offer.price.hourly}/h",
                 provider=offer.provider,
                 lease_id=hold.row.id,
             )
-            await self._create(hold)
-            await wait_until_running(self._parts, hold)
+            await bring_up(parts, self._supervisor, hold, requirements, conditions)
             state, reason = AttemptState.WON, ""
+            now = parts.now()
+            parts.recall.attempt_worked(offer, requirements.image, now - started, now)
             return hold
         except ProviderError as error:
             failure, state, reason = error, AttemptState.FAILED, str(error)
@@ -200,68 +290,8 @@ class Acquisition:
                 self._supervisor.request_release(held, reason)
             self._note_attempt(offer, held, started, state, failure, reason)
 
-    async def _intend(self, offer: Offer) -> Hold:
-        """Reserve the worst case and write the intent. Nothing leaves before this is durable."""
-        parts, wish = self._parts, self._wish
-        provider = parts.providers[offer.provider]
-        left = await self._left()
-        lifetime = lifetime_within(
-            offer.price, provider.facts, wanted=wish.lifetime, needed=wish.needed, left=left
-        )
-        now = parts.now()
-        if lifetime is None:
-            asked = worst_case(offer.price, wish.lifetime or 60.0, provider.facts)
-            raise OverLimit(Limit("budget", left or Money(0)), Money(0), asked)
-        row = LeaseRow(
-            id=parts.new_id("lease"),
-            request_id=self._request_id,
-            provider=provider.name,
-            state=LeaseState.REQUESTED,
-            epoch=1,
-            owner=parts.identity.id,
-            mark=str(parts.new_mark()),
-            title=offer.title,
-            offer_id=offer.id,
-            machine_id=None,
-            hourly=offer.price.hourly,
-            quantum=provider.facts.billing_quantum,
-            reserved=worst_case(offer.price, lifetime, provider.facts),
-            spent=Money(0),
-            created_at=now,
-            deadline=now + lifetime,
-            tags=wish.tags,
-        )
-        limits = self._limits()
-        await self._supervisor.beat()
-        await parts.ledger(lambda ledger: ledger.reserve(row, limits))
-        return Hold(row, provider, offer)
-
-    async def _create(self, hold: Hold) -> None:
-        requirements = self._wish.requirements
-        order = Order(
-            mark=hold.row.mark,
-            lease_id=hold.row.id,
-            image=requirements.image,
-            disk=requirements.disk_gb,
-            ports=requirements.ports,
-            env=requirements.env,
-            price_ceiling=hold.offer.price.hourly,
-            deadline=hold.row.deadline,
-        )
-        self._supervisor.create(hold, order)
-        await hold.answered.wait()
-        if hold.row.state is LeaseState.UNKNOWN:
-            _, hold.machine = await resolve_unknown(self._parts, hold.row, hold.update)
-        if hold.machine is None:
-            raise hold.failure or ProviderError(
-                "the lease was taken over", kind=ErrorKind.CREATE_UNKNOWN, scope=Scope.OFFER
-            )
-        self._parts.emit(
-            EventKind.ACCEPTED,
-            f"{hold.provider.name} accepted: {hold.machine.id}",
-            provider=hold.provider.name,
-            lease_id=hold.row.id,
-        )
+    def _attempts_made(self) -> int:
+        return len(self.record.attempts) - self._before
 
     # ---- the record -----------------------------------------------------------------------
 
@@ -299,9 +329,10 @@ class Acquisition:
 
     def _explain_winner(self, offer: Offer) -> None:
         fitting = len(self.record.ranked)
-        others = f"the cheapest of {fitting} that fit" if fitting > 1 else "the only one that fits"
-        if len(self.record.attempts) > 1:
-            others = f"the first that worked, after {len(self.record.attempts) - 1} that did not"
+        name = self._policy.rank.name
+        others = f"first of {fitting} by {name}" if fitting > 1 else "the only one that fits"
+        if self._attempts_made() > 1:
+            others = f"the first that worked, after {self._attempts_made() - 1} that did not"
         why = f"{offer.title} from {offer.provider} at {offer.price.hourly}/h: {others}"
         self.record = replace(self.record, why=why)
 
@@ -330,19 +361,18 @@ class Acquisition:
         )
 
     def _fail(
-        self,
-        kind: type[
-            NoOfferFits | AttemptsExhausted | AcquireStopped | BudgetExceeded | DeadlineExceeded
-        ],
-        message: str,
-        cause: Exception | None = None,
+        self, kind: type[AcquireError], message: str, cause: Exception | None = None
     ) -> NoReturn:
         self.record = replace(self.record, why=message)
         raise kind(message, self.record) from cause
 
     def _keep_record(self) -> None:
-        record = self.record
+        record, recall = self.record, self._parts.recall
+        cooldowns, experiences = recall.unwritten()
         try:
-            self._parts.ledger.at_once(lambda ledger: ledger.put_record(record))
+            self._parts.ledger.at_once(
+                lambda ledger: ledger.put_record(record, cooldowns, experiences)
+            )
+            recall.written()
         except Exception as error:  # noqa: BLE001
             self._parts.emit(EventKind.ALARM, f"the decision record could not be kept: {error}")

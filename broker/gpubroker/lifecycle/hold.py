@@ -16,21 +16,27 @@ class Hold:
 
     Attributes:
         row: the newest version that this broker has read or written.
+        image: the container image that was asked for.
         machine: what the vendor made; ``None`` until the create is answered.
         failure: why there is no machine, once the create was answered without one.
         answered: set once the create was answered, or can be answered no more.
         release_reason: why its release was asked for. Absorbing: once set, the lease is of no
             further use to its holder, whatever the ledger says by then.
+        lost: it was asked for because the machine went away by itself.
     """
 
-    def __init__(self, row: LeaseRow, provider: Provider, offer: Offer) -> None:
+    def __init__(
+        self, row: LeaseRow, provider: Provider, offer: Offer, image: str | None = None
+    ) -> None:
         self.row = row
+        self.image = image
         self.provider = provider
         self.offer = offer
         self.machine: Machine | None = None
         self.failure: ProviderError | None = None
         self.answered = anyio.Event()
         self.release_reason: str | None = None
+        self.lost = False
         self._acknowledged = anyio.Event()
         self._proven = anyio.Event()
         self._users: set[anyio.CancelScope] = set()
@@ -60,6 +66,11 @@ class Hold:
     def leave(self, scope: anyio.CancelScope) -> None:
         """Undo `use`."""
         self._users.discard(scope)
+
+    @property
+    def done(self) -> bool:
+        """Whether there is nothing left to be done about it."""
+        return self.row.release_state is ReleaseState.PROVEN
 
     @property
     def release_state(self) -> ReleaseState:

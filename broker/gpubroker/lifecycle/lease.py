@@ -10,7 +10,13 @@ from typing import Self
 
 import anyio
 
-from gpubroker.errors import LeaseReleased, LedgerError, MachineLost, SetupFailed
+from gpubroker.errors import (
+    BrokerClosed,
+    LeaseReleased,
+    LedgerError,
+    MachineLost,
+    SetupFailed,
+)
 from gpubroker.lifecycle.hold import Hold
 from gpubroker.lifecycle.parts import Parts
 from gpubroker.lifecycle.running import Run, run_on
@@ -141,11 +147,16 @@ class AsyncLease:
                 self._end_badly(job_id, type(error).__name__)
                 raise
             state, code, ended = str(run.outcome.state), run.outcome.exit_code, self._parts.now()
-            hold.update(
-                await self._parts.ledger(
-                    lambda ledger: ledger.end_job(hold.row, job_id, state, code, ended)
+            try:
+                hold.update(
+                    await self._parts.ledger(
+                        lambda ledger: ledger.end_job(hold.row, job_id, state, code, ended)
+                    )
                 )
-            )
+            except LedgerError as error:
+                # A result in hand outweighs its line in the record.
+                self._emit(EventKind.ALARM, f"the end of {job_id} could not be recorded: {error}")
+                self.release("its record cannot be kept")
             result = self._result(job_id, run)
             self._emit(EventKind.JOB_ENDED, result.failure or "exit code 0")
         if result.state is JobState.LOST:
@@ -178,10 +189,12 @@ class AsyncLease:
                 job_id=job_id,
                 env=self._requirements.env,
                 destination=Path(),
-                in_home=True,
+                purpose="setup",
                 on_output=on_output and (lambda _, data: on_output("stderr", data)),
             )
             self._setup_seconds = run.seconds
+            if run.outcome.exit_code == 0:
+                parts.recall.set_up(hold.offer, hold.image, run.seconds, parts.now())
             if run.outcome.exit_code != 0:
                 result = self._result(job_id, run)
                 said = (run.stderr or run.stdout).decode(errors="replace").strip()
@@ -236,7 +249,7 @@ class AsyncLease:
                     lambda ledger: ledger.end_job(row, job_id, state, None, at)
                 )
             )
-        except LedgerError as error:
+        except (LedgerError, BrokerClosed) as error:
             self._emit(EventKind.ALARM, f"the end of {job_id} could not be recorded: {error}")
 
     def _result(self, job_id: str, run: Run) -> Result:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from gpubroker.ledger.access import LedgerAccess
 from gpubroker.lifecycle.owner import Identity
 from gpubroker.lifecycle.readings import Readings
+from gpubroker.lifecycle.recall import Recall
 from gpubroker.model.events import Event, EventKind
 from gpubroker.model.marks import Mark
 from gpubroker.plugins import BrokenPlugin, Provider
@@ -22,6 +23,7 @@ class Parts:
         identity: which process this is, for the owner row.
         now: reads the wall clock, Unix seconds. Waiting goes by the event loop's own clock.
         source: all randomness: ids, marks, jitter.
+        recall: what is remembered of failures and hosts.
         broken: plugins that could not be opened, and why.
         blocking: what the watchdog has to say of a provider, by name.
         listeners: called with each event, in order; one that raises is left out from then on.
@@ -35,6 +37,7 @@ class Parts:
     source: random.Random
     providers: dict[str, Provider] = field(default_factory=dict[str, Provider])
     readings: dict[str, Readings] = field(default_factory=dict[str, Readings])
+    recall: Recall = field(default_factory=Recall)
     broken: list[BrokenPlugin] = field(default_factory=list[BrokenPlugin])
     blocking: dict[str, str] = field(default_factory=dict[str, str])
     listeners: list[Callable[[Event], None]] = field(default_factory=list[Callable[[Event], None]])

@@ -56,7 +56,8 @@ class Reaper:
     def __init__(self, parts: Parts, supervisor: Supervisor) -> None:
         self._parts = parts
         self._supervisor = supervisor
-        self._doubted: dict[tuple[Finding, str], int] = {}
+        self._doubted: dict[tuple[Finding, str], tuple[int, float]] = {}
+        self._surplus: set[str] = set()
         self._releasing: set[str] = set()
         self._released = anyio.Event()
         self.done = anyio.Event()
@@ -64,9 +65,12 @@ class Reaper:
     async def loop(self) -> None:
         """Sweep now, and then every 30 s while anything is open."""
         while True:
-            if not self.done.is_set() or await self._anything_open():
-                await self.sweep_all()
-                self.done.set()
+            try:
+                if not self.done.is_set() or await self._anything_open():
+                    await self.sweep_all()
+            except LedgerError as error:
+                self._parts.emit(EventKind.ALARM, f"a sweep failed: {error}")
+            self.done.set()
             await anyio.sleep(SWEEP_EVERY)
 
     async def _anything_open(self) -> bool:
@@ -166,8 +170,12 @@ class Reaper:
         subject = verdict.lease.id if verdict.lease else ""
         key = (verdict.finding, f"{scene.provider}/{subject}")
         seen.add(key)
-        self._doubted[key] = self._doubted.get(key, 0) + 1
-        return self._doubted[key] >= wanted
+        times, last = self._doubted.get(key, (0, float("-inf")))
+        # Two looks in quick succession are one look.
+        if scene.now - last >= scene.facts.absence_interval:
+            times, last = times + 1, scene.now
+        self._doubted[key] = (times, last)
+        return times >= wanted
 
     async def _carry_out(self, verdict: Verdict) -> LeaseRow | None:
         """Act on one verdict; returns the lease whose release was started, if one was."""
@@ -182,7 +190,9 @@ class Reaper:
                 return None
             case Finding.DUPLICATE:
                 assert machine is not None
-                self._supervisor.start(self._end_surplus, machine)
+                if machine.id not in self._surplus:
+                    self._surplus.add(machine.id)
+                    self._supervisor.start(self._end_surplus, machine)
                 return None
             case Finding.WATCH_OVER:
                 assert lease is not None
@@ -190,6 +200,7 @@ class Reaper:
                 return None
             case Finding.VANISHED if lease is not None and lease.id in self._supervisor.holds:
                 hold = self._supervisor.holds[lease.id]
+                hold.lost = True
                 self._supervisor.request_release(hold, "the machine vanished")
                 return lease
             case _:

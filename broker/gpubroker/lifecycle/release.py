@@ -19,7 +19,10 @@ from gpubroker.model.marks import Mark
 from gpubroker.model.money import Money
 from gpubroker.plugins import Provider
 from gpubroker.policy.backoff import delay, quarantines
-from gpubroker.policy.pricing import spent
+from gpubroker.policy.pricing import spent, still_held
+
+#: Failed inventories in a row after which an unproven release is an alarm: about a minute's worth.
+_UNPROVEN_ALARM = 6
 
 
 async def release_machine(
@@ -76,7 +79,14 @@ async def release_machine(
 async def _not_gone(parts: Parts, lease: LeaseRow, machine: Machine) -> LeaseRow:
     at = parts.now()
     return await parts.ledger.insist(
-        lambda ledger: ledger.note(lease, at, "still listed", machine.id, acknowledged_at=None)
+        lambda ledger: ledger.note(
+            lease,
+            at,
+            "still listed",
+            machine.id,
+            acknowledged_at=None,
+            reserved=still_held(lease, _margin(parts, lease), at),
+        )
     )
 
 
@@ -130,7 +140,13 @@ async def _failing(
     if lease.state is LeaseState.RELEASING and quarantines(error.kind, failing_for):
         lease = await parts.ledger.insist(
             lambda ledger: ledger.move(
-                lease, LeaseState.QUARANTINED, now, "cannot release", text, problem=text
+                lease,
+                LeaseState.QUARANTINED,
+                now,
+                "cannot release",
+                text,
+                problem=text,
+                reserved=still_held(lease, _margin(parts, lease), now),
             )
         )
         parts.emit(
@@ -140,11 +156,18 @@ async def _failing(
             lease_id=lease.id,
         )
         return lease
-    if lease.problem == text:
+    held = still_held(lease, _margin(parts, lease), now)
+    if lease.problem == text and held == lease.reserved:
         return lease
     return await parts.ledger.insist(
-        lambda ledger: ledger.note(lease, now, "release failed", text, problem=text)
+        lambda ledger: ledger.note(lease, now, "release failed", text, problem=text, reserved=held)
     )
+
+
+def _margin(parts: Parts, lease: LeaseRow) -> float:
+    """Seconds that a machine is taken to go on billing after any moment."""
+    provider = parts.providers.get(lease.provider)
+    return 120.0 if provider is None else provider.facts.release_margin
 
 
 async def _gone(parts: Parts, lease: LeaseRow, machine: Machine) -> bool:
@@ -167,6 +190,9 @@ async def _gone(parts: Parts, lease: LeaseRow, machine: Machine) -> bool:
         reading = await parts.readings[lease.provider].next()
         if reading.error is not None:
             failures += 1
+            if failures == _UNPROVEN_ALARM:
+                text = f"whether {machine.id} is gone cannot be found out: {reading.error}"
+                parts.emit(EventKind.ALARM, text, provider=lease.provider, lease_id=lease.id)
             retry_after = reading.error.retry_after
             await anyio.sleep(delay(failures, parts.source, retry_after=retry_after))
         elif reading.find(machine.id, lease.mark) is None:
@@ -192,8 +218,11 @@ async def resolve_unknown(
     absent, failures = 0, 0
     mark = Mark.find(lease.mark)
     # A row whose mark is not ours was not written by us: it must not find anybody's machine.
-    genuine = mark is not None and parts.ours(mark)
-    while "inventory" in provider.hooks and genuine:
+    if mark is None or not parts.ours(mark):
+        text = f"the mark of {lease.id} is not of this key; nothing can be said of its machine"
+        parts.emit(EventKind.ALARM, text, provider=lease.provider, lease_id=lease.id)
+        return lease, None
+    while "inventory" in provider.hooks:
         reading = await parts.readings[lease.provider].next()
         if reading.error is not None:
             failures += 1
@@ -223,9 +252,7 @@ async def found(
         if lease.release_requested_at is None and lease.state is LeaseState.UNKNOWN
         else LeaseState.RELEASING
     )
-    asked: dict[str, float | str | None] = {
-        "accepted_at": machine.created_at or lease.accepted_at or lease.created_at
-    }
+    asked: dict[str, float | str | None] = {"accepted_at": _made_at(machine, lease, now)}
     if target is LeaseState.RELEASING and lease.release_requested_at is None:
         asked |= {"release_requested_at": now, "release_reason": "late create"}
     if not lease.state.open:
@@ -233,7 +260,14 @@ async def found(
         asked |= {"acknowledged_at": None, "ended_at": None}
     row = await parts.ledger.insist(
         lambda ledger: ledger.move(
-            lease, target, now, "found", machine.id, machine_id=machine.id, **asked
+            lease,
+            target,
+            now,
+            "found",
+            machine.id,
+            machine_id=machine.id,
+            reserved=still_held(lease, _margin(parts, lease), now),
+            **asked,
         )
     )
     on_change(row)
@@ -244,6 +278,13 @@ async def found(
         lease_id=lease.id,
     )
     return row
+
+
+def _made_at(machine: Machine, lease: LeaseRow, now: float) -> float:
+    """When the vendor says that it made the machine, if that can be true."""
+    said = machine.created_at
+    possible = said is not None and lease.created_at <= said <= now
+    return said if said is not None and possible else lease.created_at
 
 
 async def never_seen(

@@ -14,7 +14,9 @@ from gpubroker.lifecycle.parts import Parts
 from gpubroker.model.events import EventKind
 from gpubroker.model.jobs import Job
 from gpubroker.model.results import JobState, Outcome, OutputFile
-from gpubroker.transport.job_io import JobIO, OutputCallback
+from gpubroker.policy.retry import Retry
+from gpubroker.transport.job_io import JobIO, OutputCallback, Purpose
+from gpubroker.transport.outputs import asked_for
 from gpubroker.transport.receive import Receiver
 
 #: Seconds that a provider may take beyond a job's own time-out to report it.
@@ -41,7 +43,7 @@ async def run_on(
     job_id: str,
     env: Mapping[str, str],
     destination: Path,
-    in_home: bool = False,
+    purpose: Purpose = "job",
     on_output: OutputCallback | None = None,
 ) -> Run:
     """Run `job` to its end, whatever end that is.
@@ -54,17 +56,21 @@ async def run_on(
     """
     assert hold.machine is not None
     receiver = Receiver(destination, token=job_id)
-    io = JobIO(job_id=job_id, env=env, receiver=receiver, in_home=in_home, on_output=on_output)
+    io = JobIO(job_id=job_id, env=env, receiver=receiver, purpose=purpose, on_output=on_output)
     began = anyio.current_time()
     try:
         outcome = await _outcome(parts, hold, job, io)
-        files = receiver.commit()
-    finally:
+    except BaseException:
         receiver.discard()
+        raise
+    files = receiver.commit()
+    if io.callback_error is not None:
+        text = f"the output callback failed and was left out: {io.callback_error!r}"
+        parts.emit(EventKind.ALARM, text, lease_id=hold.row.id)
     seconds = anyio.current_time() - began
-    missing = tuple(io.missing)
-    if outcome.state is not JobState.EXITED:
-        missing = tuple(pattern for pattern in job.outputs if not _matched(pattern, files))
+    # The machine's word is not enough: what is not here is missing.
+    absent = [p for p in job.outputs if not any(asked_for(p, name) for name in files)]
+    missing = tuple(dict.fromkeys([*io.missing, *absent]))
     return Run(
         outcome=outcome,
         stdout=io.kept("stdout"),
@@ -87,6 +93,9 @@ async def _outcome(parts: Parts, hold: Hold, job: Job, io: JobIO) -> Outcome:
                 try:
                     return await hold.provider.run(hold.machine, job, io)
                 except ProviderError as error:
+                    if local := io.local_error:
+                        raise local from error
+                    parts.recall.attempt_failed(error, hold.offer, hold.image, Retry(), parts.now())
                     parts.emit(
                         EventKind.FAILED,
                         str(error),
@@ -98,8 +107,5 @@ async def _outcome(parts: Parts, hold: Hold, job: Job, io: JobIO) -> Outcome:
             hold.leave(given_up)
     if overdue.cancelled_caught:
         return Outcome(state=JobState.TIMED_OUT, message=f"still not ended after {limit:g} s")
-    return Outcome(state=JobState.CANCELLED, message=hold.release_reason or "")
-
-
-def _matched(pattern: str, files: Mapping[str, OutputFile]) -> bool:
-    return any(Path(name).match(pattern) for name in files)
+    state = JobState.LOST if hold.lost else JobState.CANCELLED
+    return Outcome(state=state, message=hold.release_reason or "")

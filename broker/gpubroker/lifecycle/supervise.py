@@ -13,7 +13,13 @@ from typing import TypeVarTuple
 import anyio
 from anyio.abc import TaskGroup
 
-from gpubroker.errors import CreateUnknown, LedgerError, ProviderError, StaleOwner
+from gpubroker.errors import (
+    BrokerClosed,
+    CreateUnknown,
+    LedgerError,
+    ProviderError,
+    StaleOwner,
+)
 from gpubroker.lifecycle.hold import Hold
 from gpubroker.lifecycle.owner import HEARTBEAT
 from gpubroker.lifecycle.parts import Parts
@@ -35,6 +41,7 @@ class Supervisor:
         self._tasks = tasks
         self._scopes: set[anyio.CancelScope] = set()
         self._releases = 0
+        self.closing = False
         self._idle = anyio.Event()
         self._changed = anyio.Event()
         self._beat = 0.0
@@ -69,39 +76,60 @@ class Supervisor:
         Args:
             last: what else should come to its end; it gets a few seconds.
         """
+        self.closing = True
         for hold in tuple(self.holds.values()):
             self.request_release(hold, "the broker is closing")
         self._tasks.start_soon(self._end, patience, last)
 
     async def _end(self, patience: float, last: Callable[[], Awaitable[None]]) -> None:
         with anyio.CancelScope(shield=True):
-            with anyio.move_on_after(patience):
-                while self._releases:
-                    self._idle = anyio.Event()
-                    await self._idle.wait()
-            with anyio.move_on_after(min(patience, 5.0)):
-                await last()
-            now, identity = self._parts.now(), self._parts.identity
-            if self._beat > 0:
+            try:
+                with anyio.move_on_after(patience):
+                    while self._releases:
+                        self._idle = anyio.Event()
+                        await self._idle.wait()
+                with anyio.move_on_after(min(patience, 5.0)):
+                    await last()
                 # Where the ledger cannot be had, the row expires by itself.
                 with anyio.move_on_after(2.0):
-                    await self._parts.ledger.insist(
-                        lambda ledger: ledger.put_owner(identity.row(now, closed=True))
+                    await self._sign_off()
+            finally:
+                if self.holds:
+                    left = ", ".join(f"{h.row.id} ({h.row.state})" for h in self.holds.values())
+                    text = (
+                        f"closing before these were proven gone: {left}; `gpubroker reap` goes on"
                     )
-            if self.holds:
-                left = ", ".join(f"{h.row.id} ({h.row.state})" for h in self.holds.values())
-                text = f"closing before these were proven gone: {left}; `gpubroker reap` goes on"
-                self._parts.emit(EventKind.ALARM, text)
-            for scope in tuple(self._scopes):
-                scope.cancel()
+                    self._parts.emit(EventKind.ALARM, text)
+                for scope in tuple(self._scopes):
+                    scope.cancel()
+
+    async def _sign_off(self) -> None:
+        """Say on record that this broker holds nothing any more."""
+        if self._beat > 0:
+            owner = self._parts.identity.row(self._parts.now(), closed=True)
+            await self._parts.ledger.insist(lambda ledger: ledger.put_owner(owner))
 
     # ---- creates --------------------------------------------------------------------------
 
     def create(self, hold: Hold, order: Order) -> None:
-        """Send the one create of `hold`. Does not await; ``hold.answered`` tells when to look."""
+        """Send the one create of `hold`. Does not await; ``hold.answered`` tells when to look.
+
+        Raises:
+            BrokerClosed: the broker is closing: nobody would give the machine up again.
+        """
+        self.check_open()
         self.holds[hold.row.id] = hold
         self._changed.set()
         self.start(self._create, hold, order)
+
+    def check_open(self) -> None:
+        """Nothing may be rented any more once closing has begun.
+
+        Raises:
+            BrokerClosed: it has.
+        """
+        if self.closing:
+            raise BrokerClosed("the broker is closing")
 
     async def _create(self, hold: Hold, order: Order) -> None:
         machine: Machine | None = None
@@ -167,8 +195,12 @@ class Supervisor:
         if hold.release_reason is not None:
             return
         hold.release_reason = reason
+        # First the task, then the record: whatever interrupts the latter, the former goes on.
+        self._releases += 1
+        self.start(self._release, hold)
+        hold.interrupt()
         lease, now = hold.row, self._parts.now()
-        with suppress(LedgerError):  # `_release` insists on it
+        with suppress(LedgerError, BrokerClosed):  # `_release` insists on it
             hold.update(
                 self._parts.ledger.at_once(
                     lambda ledger: ledger.request_release(lease, now, reason)
@@ -176,9 +208,6 @@ class Supervisor:
             )
         if hold.row.state is LeaseState.REFUSED:
             return
-        self._releases += 1
-        self.start(self._release, hold)
-        hold.interrupt()
         self._parts.emit(
             EventKind.RELEASING, reason, provider=hold.row.provider, lease_id=hold.row.id
         )
@@ -188,8 +217,12 @@ class Supervisor:
             await hold.answered.wait()
             if not hold.row.state.open:
                 return
-            await self.write_request(hold)
             machine = hold.machine
+            with anyio.move_on_after(5.0) as patience:
+                await self.write_request(hold)
+            if patience.cancelled_caught:
+                await self._destroy_anyway(hold)
+                await self.write_request(hold)
             if hold.row.state is LeaseState.UNKNOWN:
                 _, machine = await resolve_unknown(self._parts, hold.row, hold.update)
                 if machine is None:
@@ -203,10 +236,20 @@ class Supervisor:
             self._parts.emit(EventKind.FOUND, str(error), lease_id=hold.row.id)
             current = await self._parts.ledger.insist(lambda ledger: ledger.lease(hold.row.id))
             hold.update(current or hold.row)
+            self.holds.pop(hold.row.id, None)
         finally:
             self._releases -= 1
-            self.holds.pop(hold.row.id, None)
+            if hold.done:
+                self.holds.pop(hold.row.id, None)
             self._idle.set()
+
+    async def _destroy_anyway(self, hold: Hold) -> None:
+        """The ledger cannot be written, but the machine can be given up: it would bill on."""
+        text = f"the ledger cannot be written; destroying {hold.row.machine_id} all the same"
+        self._parts.emit(EventKind.ALARM, text, lease_id=hold.row.id)
+        if hold.machine is not None:
+            with suppress(ProviderError):
+                await hold.provider.release(hold.machine)
 
     async def write_request(self, hold: Hold) -> None:
         """Have the request on record, however long the ledger is held by others."""
@@ -220,27 +263,38 @@ class Supervisor:
     # ---- watching over what is held -------------------------------------------------------
 
     async def watch(self) -> None:
-        """Keep the owner row alive while leases are held, and end those past their deadline."""
+        """End what is past its deadline. Waits for nothing but time."""
         while True:
             now = self._parts.now()
             for hold in tuple(self.holds.values()):
                 if now >= hold.row.deadline:
                     self.request_release(hold, "its lifetime is over")
-            if self.holds:
-                await self.beat()
-                await self._notice_losses()
             deadlines = [h.row.deadline - now for h in self.holds.values() if not h.release_reason]
             self._changed = anyio.Event()
             with anyio.move_on_after(max(0.05, min([HEARTBEAT, *deadlines]))):
                 await self._changed.wait()
 
+    async def keep_alive(self) -> None:
+        """While leases are held, say so on record, and notice those that were taken over."""
+        while True:
+            if self.holds:
+                try:
+                    await self.beat()
+                    await self._notice_losses()
+                except LedgerError as error:
+                    self._parts.emit(EventKind.ALARM, f"no sign of life could be left: {error}")
+            await anyio.sleep(HEARTBEAT)
+
     async def _notice_losses(self) -> None:
         """Let go of leases that another process has taken over."""
-        rows = await self._parts.ledger.insist(lambda ledger: ledger.leases())
-        epochs = {row.id: row.epoch for row in rows}
         for hold in tuple(self.holds.values()):
-            if epochs.get(hold.row.id, hold.row.epoch) != hold.row.epoch:
+            if not await self._still_ours(hold):
                 self.request_release(hold, "another process has taken it over")
+
+    async def _still_ours(self, hold: Hold) -> bool:
+        lease_id, epoch = hold.row.id, hold.row.epoch
+        row = await self._parts.ledger.insist(lambda ledger: ledger.lease(lease_id))
+        return row is not None and row.epoch == epoch
 
     async def beat(self) -> None:
         """Say on record that this broker lives, if that was not said just now.
@@ -249,6 +303,7 @@ class Supervisor:
         """
         if abs(self._parts.now() - self._beat) < HEARTBEAT:
             return
-        self._beat = self._parts.now()
-        owner = self._parts.identity.row(self._beat)
+        now = self._parts.now()
+        owner = self._parts.identity.row(now)
         await self._parts.ledger.insist(lambda ledger: ledger.put_owner(owner))
+        self._beat = now

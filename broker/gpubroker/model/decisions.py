@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+# Rejection, Estimate and Verdict are made by the ten thousand for one plan, and freezing them would
+# double what that takes. Nothing changes them once they are made.
 import enum
 from dataclasses import dataclass
 
@@ -37,26 +39,89 @@ class Constraint(enum.StrEnum):
     COOLING_DOWN = "cooling down"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Rejection:
-    """Why an offer is out: the constraint, what was wanted, and what the offer has."""
+    """Why an offer is out: the constraint, what was wanted, and what the offer has.
+
+    Data, and only turned into words when it is shown.
+
+    Attributes:
+        offered: ``None`` where the offer does not say, which never meets a requirement.
+        unit: of `offered`, if that is a number.
+    """
 
     constraint: Constraint
     wanted: str
-    offered: str
+    offered: str | float | None
+    unit: str = ""
+
+    @property
+    def said(self) -> str:
+        """What the offer has, for people."""
+        if self.offered is None:
+            return "not stated"
+        if isinstance(self.offered, str):
+            return self.offered
+        if self.constraint is Constraint.MAX_PRICE:
+            return f"{Money(self.offered)}{self.unit}"
+        return f"{self.offered:g}{self.unit}"
 
     def __str__(self) -> str:
-        return f"{self.constraint}: wanted {self.wanted}, offered {self.offered}"
+        return f"{self.constraint}: wanted {self.wanted}, offered {self.said}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, unsafe_hash=True)
+class Estimate:
+    """What finishing a job on an offer is expected to take and cost.
+
+    Attributes:
+        boot: seconds. setup: seconds. transfer: seconds. run: seconds.
+        bandwidth: USD for the data sent.
+        chance: that an attempt there works out, 0 to 1.
+        cost: USD: the price for all these seconds, and the bandwidth, over the chance.
+        hourly: USD per hour that the offer costs.
+    """
+
+    boot: float
+    setup: float
+    transfer: float
+    run: float
+    bandwidth: Money
+    chance: float
+    cost: Money
+    hourly: Money = ZERO
+
+    @property
+    def seconds(self) -> float:
+        """Until the job is done, if the first attempt works out."""
+        return self.boot + self.setup + self.transfer + self.run
+
+    def __str__(self) -> str:
+        """The arithmetic, on one line."""
+        times = {"boot": self.boot, "set-up": self.setup, "transfer": self.transfer}
+        parts = [f"{name} {seconds:.0f} s" for name, seconds in times.items() if seconds]
+        extra = f" + bandwidth {self.bandwidth}" if self.bandwidth else ""
+        together = " + ".join([*parts, f"run {self.run:.0f} s"])
+        price = f" at {self.hourly}/h" if self.hourly else ""
+        return f"({together}){price}{extra}, over {self.chance:.0%} chance: {self.cost}"
+
+
+@dataclass(slots=True, unsafe_hash=True)
 class Verdict:
-    """What became of one offer: ranked (0 is tried first) with its score, or rejected and why."""
+    """What became of one offer: ranked (0 is tried first) with its score, or rejected and why.
+
+    Attributes:
+        score: what the ranking gave it; the lowest is tried first.
+        estimate: the arithmetic behind the score, where the ranking asked for it.
+        alternative: which of several ordered requirements it was asked for, 0 the first.
+    """
 
     offer: Offer
     rank: int | None = None
-    score: float | None = None
+    score: tuple[float, ...] | None = None
     rejection: Rejection | None = None
+    estimate: Estimate | None = None
+    alternative: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,10 +11,12 @@ class EventKind(enum.StrEnum):
 
     QUOTING = "quoting"  #: all providers are being asked
     PROVIDER_PROBLEM = "provider problem"  #: one gave no usable answer, or broke its contract
+    WAITING = "waiting"  #: for a pause to be over, or for capacity
     ATTEMPT = "attempt"  #: an offer is about to be rented
     ACCEPTED = "accepted"  #: the provider accepted; the machine boots, and bills
     FAILED = "failed"  #: an attempt failed
     BOOTING = "booting"  #: the provider's word on how far booting is
+    PROBING = "probing"  #: the machine is asked whether it is what was offered
     SETTING_UP = "setting up"
     READY = "ready"
     RUNNING = "running"  #: a job started

@@ -34,11 +34,41 @@ class Price:
     disk: Money = ZERO
     upload: Money = ZERO
     download: Money = ZERO
+    _hourly: Money = field(init=False, repr=False, compare=False)
+    _least: Money = field(init=False, repr=False, compare=False)
+    _usd: float = field(init=False, repr=False, compare=False)
+    _flawed: bool = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for name in ("machine", "disk", "upload", "download"):
+            if not isinstance(getattr(self, name), Money):
+                raise InvalidValue(name, getattr(self, name), "a part of a price must be Money")
+        # Asked for again and again for thousands of offers, so worked out once.
+        object.__setattr__(self, "_hourly", self.machine + self.disk)
+        object.__setattr__(self, "_usd", float(self._hourly.amount))
+        parts = (self.machine, self.disk, self.upload, self.download)
+        object.__setattr__(self, "_least", min(parts, key=lambda money: money.amount))
+        object.__setattr__(self, "_flawed", self._least.amount < 0)
+
+    @property
+    def flawed(self) -> bool:
+        """Whether some part of it is below zero, which makes no sense."""
+        return self._flawed
+
+    @property
+    def least(self) -> Money:
+        """The lowest of all its parts: below zero, the price makes no sense."""
+        return self._least
+
+    @property
+    def hourly_usd(self) -> float:
+        """`hourly` as a float: for putting offers in order, never for paying."""
+        return self._usd
 
     @property
     def hourly(self) -> Money:
         """USD per hour, disk included: what the machine costs while it does nothing."""
-        return self.machine + self.disk
+        return self._hourly
 
     def for_seconds(self, seconds: float, *, quantum: float = 1.0) -> Money:
         """USD for a machine held this long, in whole billing quanta (seconds).

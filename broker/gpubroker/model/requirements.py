@@ -250,3 +250,17 @@ def _ports(values: Iterable[int]) -> tuple[int, ...]:
         if not is_a(port, int) or not 0 < port < 65536:
             raise InvalidValue("ports", port, "a TCP port is between 1 and 65535")
     return ports
+
+
+def alternatives(
+    wanted: Requirements | Sequence[Requirements] | None,
+) -> tuple[Requirements, ...]:
+    """Ordered alternatives from what callers give: nothing, one set of requirements, or several.
+
+    Raises:
+        InvalidValue: an empty sequence, or something else in it.
+    """
+    several = wanted if isinstance(wanted, Sequence) else (wanted or Requirements(),)
+    if not several or not all(is_a(each, Requirements) for each in several):
+        raise InvalidValue("requirements", wanted, "must be one or more Requirements")
+    return tuple(several)

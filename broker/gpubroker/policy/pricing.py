@@ -55,12 +55,30 @@ def lifetime_within(
     return lifetime if worst_case(price, lifetime, facts) <= left else shortest
 
 
+CREATE_DEADLINE = 300.0
+"""Seconds within which a create is answered or given up."""
+
+
 def spent(lease: LeaseRow, until: float) -> Money:
     """USD that a lease has cost by Unix time `until`.
 
-    It costs from the moment the create was answered, or was sent where the answer was lost, to
-    the moment the destroy was acknowledged.
+    It costs from the moment the create was sent to the moment the destroy was acknowledged. Only
+    a create that took effect long after it was given up costs from then.
     """
-    start = lease.created_at if lease.accepted_at is None else lease.accepted_at
+    start = lease.created_at
+    if lease.accepted_at is not None and lease.accepted_at - start > CREATE_DEADLINE:
+        start = lease.accepted_at
     end = until if lease.acknowledged_at is None else min(until, lease.acknowledged_at)
     return Price(machine=lease.hourly).for_seconds(end - start, quantum=lease.quantum)
+
+
+def still_held(lease: LeaseRow, margin: float, now: float) -> Money:
+    """USD to hold for a machine that goes on billing: never less than what it will have cost.
+
+    Args:
+        margin: seconds that it is taken to go on for.
+    """
+    so_far = Price(machine=lease.hourly).for_seconds(
+        max(0.0, now - lease.created_at) + margin, quantum=lease.quantum
+    )
+    return max(lease.reserved, so_far, key=lambda money: money.amount)

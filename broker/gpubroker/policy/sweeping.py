@@ -98,7 +98,8 @@ def sweep(scene: Scene) -> list[Verdict]:
 def _of_lease(lease: LeaseRow, machine: Machine | None, scene: Scene) -> Finding | None:
     own = lease.owner == scene.own
     in_hand = own if scene.in_hand is None else lease.id in scene.in_hand
-    if lease.state in HELD and machine is None and _visible(lease, scene):
+    unseen = lease.state in HELD and machine is None and _visible(lease, scene)
+    if unseen and (in_hand or not scene.alive(lease)):
         return Finding.VANISHED
     if lease.state is LeaseState.LATE_WATCH:
         # Nobody holds it: whoever looks, finds.

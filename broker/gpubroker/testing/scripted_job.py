@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 
 import anyio
 
@@ -15,6 +14,7 @@ from gpubroker.model.results import JobState, Outcome
 from gpubroker.testing.books import RentedMachine
 from gpubroker.testing.script import SAME_MOMENT, Script, reached
 from gpubroker.transport.job_io import JobIO, Stream
+from gpubroker.transport.outputs import asked_for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,23 +119,10 @@ def _lost(machine: RentedMachine) -> ProviderError:
 def _bring_back(performance: Performance, job: Job, io: JobIO) -> None:
     files = dict(performance.sends)
     for pattern in job.outputs:
-        found = {n: data for n, data in performance.writes.items() if wanted(n, pattern)}
+        found = {n: data for n, data in performance.writes.items() if asked_for(pattern, n)}
         files |= found
         if not found:
             io.report_missing(pattern)
     for name, data in files.items():
         with io.receive(name) as file:
             file.write(data)
-
-
-def wanted(name: str, pattern: str) -> bool:
-    """Whether an output pattern of a job asks for a file of this name.
-
-    ``*`` matches across ``/`` too, ``**/`` also matches nothing, and a folder's name asks for
-    everything in it.
-    """
-    return (
-        fnmatchcase(name, pattern)
-        or fnmatchcase(name, pattern.replace("**/", ""))
-        or name.startswith(pattern.rstrip("/") + "/")
-    )

@@ -146,6 +146,24 @@ class Story:
         boot = Boot(after, MachineState.BROKEN)
         self.script.boots.add("boot_breaks()", boot, times=times, until=until)
 
+    def delivers(
+        self,
+        gpu: str | None,
+        *,
+        vram: float | None = None,
+        count: int = 1,
+        times: int | None = None,
+        until: float | None = None,
+    ) -> None:
+        """The next machine's driver reports these cards, whatever was offered.
+
+        Args:
+            gpu: the model; ``None`` for a machine without a working driver.
+            vram: GB on each card.
+        """
+        verb = f"delivers({gpu})"
+        self.script.cards.add(verb, (gpu, vram, count), times=times, until=until)
+
     def preempt_after(
         self, seconds: float, *, times: int | None = None, until: float | None = None
     ) -> None:

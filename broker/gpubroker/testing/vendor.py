@@ -16,7 +16,7 @@ from gpubroker.model.jobs import Job
 from gpubroker.model.machines import Machine, MachineState, Order
 from gpubroker.model.money import Money
 from gpubroker.model.offers import Offer
-from gpubroker.model.results import Outcome
+from gpubroker.model.results import JobState, Outcome
 from gpubroker.testing.books import Books, CreateRequest, DestroyRequest, JobRun, RentedMachine
 from gpubroker.testing.script import (
     Boot,
@@ -101,6 +101,8 @@ class Vendor:
         if machine is None or state is not MachineState.RUNNING:
             message = f"machine {machine_id} is {state}"
             raise ProviderError(message, kind=ErrorKind.HOST_BROKEN, scope=Scope.HOST)
+        if io.purpose == "probe":
+            return await self._answer_probe(machine, io, now)
         told = Performance.of_setup if io.in_home else Performance.of_job
         performance = told(self.script, now)
         vanishes = None if io.in_home else self.script.vanishings.take(now)
@@ -120,6 +122,22 @@ class Vendor:
         finally:
             run.ended_at = self.now()
         return run.outcome
+
+    async def _answer_probe(self, machine: RentedMachine, io: JobIO, now: float) -> Outcome:
+        """What the machine's driver says of its cards: those that were offered, or what was told."""
+        told = self.script.cards.take(now)
+        offered = self.offers.get(machine.offer_id)
+        if told is not None:
+            gpu, vram, count = told
+        elif offered is not None:
+            gpu, vram, count = offered.gpu, offered.vram, offered.count
+        else:
+            gpu, vram, count = None, None, 0
+        if gpu is None:
+            return Outcome(state=JobState.NOT_STARTED, message="no such command: nvidia-smi")
+        line = f"NVIDIA {gpu}, {(vram or 24.0) * 1000 / 1.048576:.0f}\n"
+        await io.output("stdout", line.encode() * count)
+        return Outcome(state=JobState.EXITED, exit_code=0)
 
     async def release(self, machine_id: str) -> None:
         """Destroy a machine; one that is gone, or never was, is gone."""

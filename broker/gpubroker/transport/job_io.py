@@ -8,6 +8,7 @@ from typing import Literal
 from gpubroker.transport.receive import ReceivedFile, Receiver
 
 Stream = Literal["stdout", "stderr"]
+Purpose = Literal["job", "setup", "probe"]
 OutputCallback = Callable[[Stream, bytes], Awaitable[None] | None]
 
 #: Bytes of each stream that a result keeps in memory: the last ones.
@@ -20,8 +21,8 @@ class JobIO:
     Attributes:
         job_id: names this run of the job. A machine starts it at most once.
         env: the complete environment that was asked for, secrets included.
-        in_home: run in the machine's home folder, which all its jobs share, instead of in a
-            folder of the job's own. Set-up does.
+        purpose: a ``"job"`` of the caller's, ``"setup"`` of the machine, or a ``"probe"`` of what
+            was delivered.
     """
 
     def __init__(
@@ -30,16 +31,22 @@ class JobIO:
         job_id: str,
         env: Mapping[str, str],
         receiver: Receiver,
-        in_home: bool = False,
+        purpose: Purpose = "job",
         on_output: OutputCallback | None = None,
     ) -> None:
         self.job_id = job_id
         self.env = env
-        self.in_home = in_home
+        self.purpose: Purpose = purpose
         self.missing: list[str] = []
+        self.callback_error: Exception | None = None
         self._receiver = receiver
         self._on_output = on_output
         self._kept: dict[Stream, bytearray] = {"stdout": bytearray(), "stderr": bytearray()}
+
+    @property
+    def in_home(self) -> bool:
+        """Run in the machine's home folder, which all its jobs share, and not in one of its own."""
+        return self.purpose == "setup"
 
     async def output(self, stream: Stream, data: bytes) -> None:
         """Hand on a piece of output as it appears."""
@@ -47,10 +54,14 @@ class JobIO:
         kept += data
         if len(kept) > 2 * KEPT:
             del kept[:-KEPT]
-        if self._on_output is not None:
+        if self._on_output is None:
+            return
+        try:
             waiting = self._on_output(stream, data)
             if waiting is not None:
                 await waiting
+        except Exception as error:  # noqa: BLE001 - the caller's fault must not end the job
+            self.callback_error, self._on_output = error, None
 
     def kept(self, stream: Stream) -> bytes:
         """The last part of a stream, `KEPT` bytes at most."""
@@ -67,6 +78,11 @@ class JobIO:
                 machine is then taken as hostile (`HOST_BROKEN`).
         """
         return self._receiver.receive(name)
+
+    @property
+    def local_error(self) -> OSError | None:
+        """What went wrong here, and not on the machine, while an output was written."""
+        return self._receiver.local_error
 
     def report_missing(self, pattern: str) -> None:
         """Say that a wanted output does not exist."""

@@ -73,9 +73,23 @@ class Receiver:
         self._room = room
         self._bytes = 0
         self._received: dict[str, OutputFile] = {}
+        self.local_error: OSError | None = None
 
     def receive(self, name: str) -> ReceivedFile:
         """A place to write the output called `name` to, as a context manager."""
+        with self.noting():
+            return self._receive(name)
+
+    @contextmanager
+    def noting(self) -> Generator[None]:
+        """Remember what goes wrong here, so that it is not laid at the machine's door."""
+        try:
+            yield
+        except OSError as error:
+            self.local_error = self.local_error or error
+            raise
+
+    def _receive(self, name: str) -> ReceivedFile:
         parts = _components(name)
         if parts[0] == self.staging.name:
             raise _impossible(name)
@@ -109,17 +123,30 @@ class Receiver:
             os.unlink(parts[-1], dir_fd=folder)
 
     def commit(self) -> dict[str, OutputFile]:
-        """Move everything received to the destination, and say what there is."""
+        """Move everything received to the destination, and say what there is.
+
+        Raises:
+            OSError: something is in the way of an output. All the others are in place, and what
+                could not be placed is kept in the staging folder that the error names.
+        """
+        problems: list[str] = []
         for name in self._received:
-            parts = _components(name)
-            with (
-                _folder(self.staging, parts[:-1]) as source,
-                _folder(self.destination, parts[:-1]) as target,
-            ):
-                os.replace(parts[-1], parts[-1], src_dir_fd=source, dst_dir_fd=target)
-                os.fsync(target)
+            try:
+                self._place(_components(name))
+            except (OSError, ProviderError) as error:
+                problems.append(f"{name}: {error}")
+        if problems:
+            raise OSError(f"{'; '.join(problems)}; kept in {self.staging}")
         self.discard()
         return dict(self._received)
+
+    def _place(self, parts: tuple[str, ...]) -> None:
+        with (
+            _folder(self.staging, parts[:-1]) as source,
+            _folder(self.destination, parts[:-1]) as target,
+        ):
+            os.replace(parts[-1], parts[-1], src_dir_fd=source, dst_dir_fd=target)
+            os.fsync(target)
 
     def discard(self) -> None:
         """Remove what is still staged."""
@@ -141,9 +168,10 @@ class ReceivedFile:
         """Add bytes at the end."""
         # Counted first, on both sides: what was not written is given back by `drop`.
         self._size += len(data)
-        self._receiver.take(len(data))
-        self._digest.update(data)
-        self._file.write(data)
+        with self._receiver.noting():
+            self._receiver.take(len(data))
+            self._digest.update(data)
+            self._file.write(data)
 
     def __enter__(self) -> Self:
         return self
@@ -156,7 +184,7 @@ class ReceivedFile:
     ) -> None:
         whole = False
         try:
-            with self._file:
+            with self._receiver.noting(), self._file:
                 if error is None:
                     self._file.flush()
                     os.fsync(self._file.fileno())

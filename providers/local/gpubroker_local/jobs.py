@@ -128,10 +128,11 @@ class JobFolder:
             os.close(descriptor)
 
     def _lost(self) -> ProviderError:
+        # Not the host's fault, which is this machine: it must not be ruled out for that.
         return ProviderError(
             f"lease {self.lease.id} was lost: its runner has ended",
-            kind=ErrorKind.HOST_BROKEN,
-            scope=Scope.HOST,
+            kind=ErrorKind.TRANSIENT,
+            scope=Scope.OFFER,
         )
 
     def discard_earlier(self) -> None:

@@ -192,7 +192,7 @@ async def test_jobs_share_a_home_but_no_folder(house: House) -> None:
     provider = house.provider()
     machine = await house.rent(provider)
 
-    await house.run(provider, machine, "echo kept > tool; pwd", io={"in_home": True})
+    await house.run(provider, machine, "echo kept > tool; pwd", io={"purpose": "setup"})
     await house.run(provider, machine, "echo gone > scratch")
     ran = await house.run(provider, machine, "cat ~/tool; ls")
 

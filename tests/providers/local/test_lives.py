@@ -160,7 +160,7 @@ async def test_runner_that_dies_under_a_job_is_reported(house: House) -> None:
     with pytest.raises(ProviderError, match="was lost") as caught:
         await house.run(provider, machine, "echo go; sleep 600", io={"on_output": kill_runner})
 
-    assert (caught.value.kind, caught.value.scope) == (ErrorKind.HOST_BROKEN, Scope.HOST)
+    assert (caught.value.kind, caught.value.scope) == (ErrorKind.TRANSIENT, Scope.OFFER)
 
 
 async def test_job_on_a_lease_that_is_gone_is_refused(house: House) -> None:

@@ -1,0 +1,197 @@
+"""One try at one offer: reserve, write the intent, create, wait, and look at what was delivered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+
+from gpubroker.errors import ErrorKind, LeaseReleased, ProviderError, Scope
+from gpubroker.ledger.ledger import OverLimit
+from gpubroker.ledger.rows import Limit
+from gpubroker.lifecycle.hold import Hold
+from gpubroker.lifecycle.parts import Parts
+from gpubroker.lifecycle.readiness import wait_until_running
+from gpubroker.lifecycle.release import resolve_unknown
+from gpubroker.lifecycle.running import run_on
+from gpubroker.lifecycle.supervise import Supervisor
+from gpubroker.model.events import EventKind
+from gpubroker.model.gpus import gpu_compute_capability
+from gpubroker.model.jobs import Job
+from gpubroker.model.leases import LeaseRow, LeaseState
+from gpubroker.model.machines import Order
+from gpubroker.model.money import Money
+from gpubroker.model.offers import Offer
+from gpubroker.model.requirements import Requirements
+from gpubroker.policy import probe
+from gpubroker.policy.pricing import lifetime_within, worst_case
+
+#: Seconds that the driver of a machine may take to say which cards there are.
+_PROBE_TIMEOUT = 120.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conditions:
+    """On which conditions an attempt is made.
+
+    Attributes:
+        request_id: of the request that it is part of.
+        lifetime: seconds that the machine may live, or ``None`` for the default.
+        needed: seconds that the job needs at the least.
+        limits: what the worst case must fit.
+        timeout: seconds from the create to a machine that runs; ``None`` for no limit beyond the
+            provider's boot time-out.
+    """
+
+    request_id: str
+    lifetime: float | None
+    needed: float
+    limits: Sequence[Limit]
+    timeout: float | None
+    tags: tuple[str, ...]
+
+
+async def money_left(parts: Parts, limits: Sequence[Limit]) -> Money | None:
+    """USD that may still be spent, by the tightest limit; a reservation checks it again."""
+    if not limits:
+        return None
+    taken = await parts.ledger(
+        lambda ledger: [limit.amount - ledger.committed(limit) for limit in limits]
+    )
+    return max(Money(0), min(taken, key=lambda money: money.amount), key=lambda m: m.amount)
+
+
+async def intend(
+    parts: Parts, supervisor: Supervisor, offer: Offer, image: str | None, conditions: Conditions
+) -> Hold:
+    """Reserve the worst case and write the intent. Nothing leaves before this is durable.
+
+    Raises:
+        OverLimit: a limit does not allow it.
+        BrokerClosed: the broker is closing.
+    """
+    provider = parts.providers[offer.provider]
+    left = await money_left(parts, conditions.limits)
+    lifetime = lifetime_within(
+        offer.price, provider.facts, wanted=conditions.lifetime, needed=conditions.needed, left=left
+    )
+    now = parts.now()
+    if lifetime is None:
+        asked = worst_case(offer.price, conditions.lifetime or 60.0, provider.facts)
+        raise OverLimit(Limit("budget", left or Money(0)), Money(0), asked)
+    row = LeaseRow(
+        id=parts.new_id("lease"),
+        request_id=conditions.request_id,
+        provider=provider.name,
+        state=LeaseState.REQUESTED,
+        epoch=1,
+        owner=parts.identity.id,
+        mark=str(parts.new_mark()),
+        title=offer.title,
+        offer_id=offer.id,
+        machine_id=None,
+        hourly=offer.price.hourly,
+        quantum=provider.facts.billing_quantum,
+        reserved=worst_case(offer.price, lifetime, provider.facts),
+        spent=Money(0),
+        created_at=now,
+        deadline=now + lifetime,
+        tags=conditions.tags,
+    )
+    await supervisor.beat()
+    supervisor.check_open()
+    await parts.ledger(lambda ledger: ledger.reserve(row, conditions.limits))
+    return Hold(row, provider, offer, image)
+
+
+async def bring_up(
+    parts: Parts,
+    supervisor: Supervisor,
+    hold: Hold,
+    requirements: Requirements,
+    conditions: Conditions,
+) -> None:
+    """Send the one create, wait until the machine runs, and check what was delivered.
+
+    Raises:
+        ProviderError: there is no such machine, or it is not what was offered.
+        LeaseReleased: its release was asked for while it was coming up.
+    """
+    late = anyio.CancelScope()
+    with anyio.CancelScope() as given_up:
+        hold.use(given_up)
+        try:
+            with anyio.move_on_after(conditions.timeout) as late:
+                await _create(parts, supervisor, hold, requirements)
+                await wait_until_running(parts, hold)
+                await _probe(parts, hold)
+                return
+        finally:
+            hold.leave(given_up)
+    if hold.release_reason is not None:
+        # Somebody wants this machine gone; renting another one is not what they asked for.
+        raise LeaseReleased(hold.row.id, hold.release_reason)
+    assert late.cancelled_caught
+    raise ProviderError(
+        f"no running machine within {conditions.timeout:g} s",
+        kind=ErrorKind.HOST_BROKEN,
+        scope=Scope.HOST,
+    )
+
+
+async def _create(
+    parts: Parts, supervisor: Supervisor, hold: Hold, requirements: Requirements
+) -> None:
+    order = Order(
+        mark=hold.row.mark,
+        lease_id=hold.row.id,
+        image=requirements.image,
+        disk=requirements.disk_gb,
+        ports=requirements.ports,
+        env=requirements.env,
+        price_ceiling=hold.offer.price.hourly,
+        deadline=hold.row.deadline,
+    )
+    supervisor.create(hold, order)
+    await hold.answered.wait()
+    if hold.row.state is LeaseState.UNKNOWN:
+        _, hold.machine = await resolve_unknown(parts, hold.row, hold.update)
+    if hold.machine is None:
+        raise hold.failure or ProviderError(
+            "the lease was taken over", kind=ErrorKind.CREATE_UNKNOWN, scope=Scope.OFFER
+        )
+    parts.emit(
+        EventKind.ACCEPTED,
+        f"{hold.provider.name} accepted: {hold.machine.id}",
+        provider=hold.provider.name,
+        lease_id=hold.row.id,
+    )
+
+
+async def _probe(parts: Parts, hold: Hold) -> None:
+    """Ask the machine itself for its cards, before the first byte of anybody's work leaves."""
+    offer = hold.offer
+    if not hold.provider.facts.paid or offer.simulated or offer.gpu is None:
+        return
+    if gpu_compute_capability(offer.gpu) is None:
+        return  # no NVIDIA card, or none that anybody knows
+    parts.emit(
+        EventKind.PROBING,
+        f"asking {hold.provider.name}'s machine for its cards",
+        provider=hold.provider.name,
+        lease_id=hold.row.id,
+    )
+    run = await run_on(
+        parts,
+        hold,
+        Job(probe.COMMAND, timeout=_PROBE_TIMEOUT),
+        job_id=parts.new_id("probe"),
+        env={},
+        destination=Path(),
+        purpose="probe",
+    )
+    wrong = probe.mismatch(offer, run.outcome.exit_code, run.stdout.decode(errors="replace"))
+    if wrong is not None:
+        raise ProviderError(wrong, kind=ErrorKind.HOST_BROKEN, scope=Scope.HOST)

@@ -1,0 +1,51 @@
+"""Whether the machine delivered is the machine that was offered, asked of the machine itself.
+
+Hosts of a marketplace describe themselves; some are wrong. Before the first byte of a user's work
+leaves, the machine's own driver is asked which cards there are.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from gpubroker.model.gpus import gpu_matches, gpu_name
+from gpubroker.model.offers import Offer
+
+COMMAND: Final = (
+    "nvidia-smi",
+    "--query-gpu=name,memory.total",
+    "--format=csv,noheader,nounits",
+)
+
+#: A card's driver reports a little less memory than is printed on its box.
+_TOLERANCE: Final = 0.9
+
+
+def mismatch(offer: Offer, exit_code: int | None, output: str) -> str | None:
+    """What is wrong with the cards that a machine reports, or ``None`` if they are as offered.
+
+    Args:
+        exit_code: of `COMMAND`; ``None`` if it could not be started.
+        output: what it printed: one line per card, name and memory in MiB.
+    """
+    if exit_code != 0:
+        return "the machine has no working NVIDIA driver"
+    cards = [line.rsplit(",", 1) for line in output.splitlines() if "," in line]
+    if len(cards) != offer.count:
+        return f"offered {offer.count} cards, found {len(cards)}"
+    for label, memory in cards:
+        try:
+            vram = float(memory) * 1.048576 / 1000
+        except ValueError:
+            return f"the driver reports no memory for {label.strip()[:60]!r}"
+        found = gpu_name(label, vram)
+        if offer.gpu is not None and not _same(offer.gpu, found):
+            return f"offered {offer.gpu}, found {found}"
+        if offer.vram is not None and not vram >= offer.vram * _TOLERANCE:
+            return f"offered {offer.vram:g} GB on each card, found {vram:.1f} GB"
+    return None
+
+
+def _same(offered: str, found: str) -> bool:
+    """Either name may say more than the other."""
+    return gpu_matches(offered, found) or gpu_matches(found, offered)
