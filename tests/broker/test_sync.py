@@ -220,6 +220,37 @@ def test_an_interrupt_of_the_calling_thread_cancels_the_call(start: Start) -> No
     assert out.splitlines() == ["interrupted True", "['released']"]
 
 
+def test_an_interrupt_while_a_lease_is_being_entered_leaves_no_machine(start: Start) -> None:
+    """Ctrl-C during the boot of `with broker.lease()` gives the machine up, and closing ends."""
+    program = start(
+        """
+        import os, signal, threading, time
+        from gpubroker import Broker, Plugin, ProviderFacts, Requirements
+        from gpubroker.testing import ScriptedCloud, offer
+        facts = ProviderFacts(
+            paid=True, visibility_horizon=0, absence_readings=1, absence_interval=0
+        )
+        cloud = ScriptedCloud(facts=facts, offers=[offer("RTX 4090", "0.40")])
+        cloud.boot_takes(1000, progress_every=1)
+        plugin = Plugin("scripted", cloud.factory, "test", given=True)
+        threading.Timer(1.5, os.kill, [os.getpid(), signal.SIGINT]).start()
+        broker = Broker(plugins=[plugin], budget="5")
+        try:
+            with broker.lease(Requirements(gpu="RTX 4090")):
+                print("never")
+        except KeyboardInterrupt:
+            print("interrupted")
+        broker.close()
+        print(len(cloud.creates), len(cloud.running))
+        """
+    )
+
+    out, err = program.communicate(timeout=40)
+
+    assert err == ""
+    assert out.splitlines() == ["interrupted", "1 0"]
+
+
 def test_callbacks_are_called_in_the_brokers_thread() -> None:
     """Events are reported from the broker's own thread, which is said in the documentation."""
     threads: set[str] = set()

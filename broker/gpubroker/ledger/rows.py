@@ -91,9 +91,9 @@ def values_of(value: Cooldown | Experience) -> dict[str, Any]:
 def cooldown_from(row: sqlite3.Row) -> Cooldown:
     """The cooldown that a row of ``cooldowns`` describes."""
     values: dict[str, Any] = {key: row[key] for key in row.keys()}  # noqa: SIM118
-    return Cooldown(
-        **{**values, "scope": Scope(values["scope"]), "kind": ErrorKind(values["kind"])}
-    )
+    values["scope"] = Scope(values["scope"])
+    values["kind"] = ErrorKind(values["kind"])
+    return Cooldown(**values)
 
 
 def experience_from(row: sqlite3.Row) -> Experience:

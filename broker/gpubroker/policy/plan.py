@@ -151,8 +151,12 @@ def _checks(
         checks = (*checks, _budget(facts, terms))
     strict = [c for c in market.cooldowns if c.strict and c.until > market.now]
     if strict:
-        checks = (*checks, lambda offer: _left_alone(offer, strict, market.now))
+        checks = (*checks, _cooldowns(strict, market.now))
     return checks
+
+
+def _cooldowns(strict: Sequence[Cooldown], now: float) -> Check:
+    return lambda offer: _left_alone(offer, strict, now)
 
 
 def _budget(facts: ProviderFacts, terms: Terms) -> Check:

@@ -19,6 +19,8 @@ from gpubroker_local.spawn import bury
 _ASKED: Final = 3.0
 _KILLED: Final = 2.0
 _PAUSE: Final = 0.005
+#: Looks at the process table that must find nothing after something was found.
+_LOOKS: Final = 12
 
 
 async def end(lease: LeaseFolder, runner: int) -> None:
@@ -30,9 +32,9 @@ async def end(lease: LeaseFolder, runner: int) -> None:
     Raises:
         ProviderError: something is still alive, so it must be tried again.
     """
-    if runner:
-        await _ask(lease, runner)
-    survivors = await _kill_all(lease)
+    # A runner that ended when asked has seen to everything; otherwise anything may be left.
+    ended_well = runner != 0 and await _ask(lease, runner)
+    survivors = await _kill_all(lease, looks=1 if ended_well else _LOOKS)
     if runner:
         bury(runner)
     if survivors:
@@ -44,14 +46,16 @@ async def end(lease: LeaseFolder, runner: int) -> None:
     await to_thread.run_sync(lease.remove)
 
 
-async def _ask(lease: LeaseFolder, runner: int) -> None:
-    """Have the runner end its jobs and itself, and wait for that."""
+async def _ask(lease: LeaseFolder, runner: int) -> bool:
+    """Have the runner end its jobs and itself, and wait for that. Returns whether it did."""
     if not processes.strike(runner, lambda pid: lease.runner() == pid, signal.SIGTERM):
-        return
+        return False
     with anyio.move_on_after(_ASKED):
         await _gone(runner)
         while lease.runner() is not None:  # noqa: ASYNC110  another process's lock has no events
             await anyio.sleep(_PAUSE)
+        return True
+    return False
 
 
 async def _gone(pid: int) -> None:
@@ -66,11 +70,15 @@ async def _gone(pid: int) -> None:
         os.close(handle)
 
 
-async def _kill_all(lease: LeaseFolder) -> list[int]:
+async def _kill_all(lease: LeaseFolder, looks: int) -> list[int]:
     """Kill everything that carries the lease's name; returns what would not die in time.
 
-    Once anything was found, only the second look in a row that finds nothing counts: a process
-    that is just starting a program has no environment for an instant.
+    Once anything was found, only several looks in a row that find nothing count: a process that is
+    just starting a program has no environment for an instant, and one that keeps passing its life
+    on to a child may slip through a look or two.
+
+    Args:
+        looks: how many looks in a row must find nothing as long as none has found anything.
     """
     folder = str(lease.path)
 
@@ -79,12 +87,13 @@ async def _kill_all(lease: LeaseFolder) -> list[int]:
 
     # In the loop: when a job has used up the process table, no thread can be had.
     survivors = _strike_all(belongs)
-    clear = 2 if not survivors else 0
+    clear, looks = (0, _LOOKS) if survivors else (1, looks)
     with anyio.move_on_after(_KILLED):
-        while clear < 2:
+        while clear < looks:
             await anyio.sleep(_PAUSE)
             survivors = _strike_all(belongs)
             clear = 0 if survivors else clear + 1
+            looks = _LOOKS if survivors else looks
     return survivors
 
 
