@@ -95,7 +95,7 @@ def plan(
         rejected += out
         estimates = Estimates(market, requirements, work or Work())
         ordered = _ordered(fitting, rank, estimates)
-        if any(not cooldown.strict for cooldown in market.cooldowns):
+        if market.cooldowns:
             # What failed a while ago comes last: trying it beats giving up.
             ordered.sort(key=lambda row: cooling(row[1], market.cooldowns, market.now) is not None)
         for score, offer in ordered:
@@ -150,7 +150,7 @@ def _checks(
     if terms.left is not None:
         checks = (*checks, _budget(facts, terms))
     strict = [c for c in market.cooldowns if c.strict and c.until > market.now]
-    if strict:
+    if strict and facts.paid:  # another try at what is free costs nothing
         checks = (*checks, _cooldowns(strict, market.now))
     return checks
 
