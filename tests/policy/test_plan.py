@@ -367,7 +367,8 @@ class TestProperties:
                 )
                 is None
             )
-            broken = cooling(verdict.offer, strict, NOW)
+            # What is free is never ruled out by a cooldown, since trying it costs nothing.
+            broken = cooling(verdict.offer, strict, NOW) if facts.paid else None
             if verdict.rejection is None:
                 assert verdict.rank is not None
                 assert (misfit, unaffordable, broken) == (None, False, None)

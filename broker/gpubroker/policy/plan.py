@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import attrgetter
 
@@ -71,7 +73,33 @@ def plan(
     Raises:
         InvalidValue: the ranking gave an offer something else than numbers.
     """
-    rank = rank or cheapest()
+    with _no_collection():
+        return _plan(market, wanted, terms, rank or cheapest(), work or Work())
+
+
+@contextmanager
+def _no_collection() -> Generator[None]:
+    """Keep the garbage collector out: a plan makes no cycles, but objects by the ten thousand.
+
+    It would walk through all offers again and again, and a large market would take more than its
+    share of time.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _plan(
+    market: Market,
+    wanted: Sequence[Requirements],
+    terms: Terms,
+    rank: Ranking,
+    work: Work,
+) -> tuple[Verdict, ...]:
     ranked: list[Verdict] = []
     rejected: list[Verdict] = []
     for alternative, (offers, requirements) in enumerate(zip(market.offers, wanted, strict=True)):
@@ -93,7 +121,7 @@ def plan(
         out.sort(key=attrgetter("offer.provider", "offer.id"))
         out.sort(key=attrgetter("offer.price.hourly_usd"))
         rejected += out
-        estimates = Estimates(market, requirements, work or Work())
+        estimates = Estimates(market, requirements, work)
         ordered = _ordered(fitting, rank, estimates)
         if market.cooldowns:
             # What failed a while ago comes last: trying it beats giving up.
