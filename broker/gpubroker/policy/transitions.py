@@ -35,9 +35,6 @@ HELD: Final = frozenset({_S.PROVISIONING, _S.READY, _S.BUSY, _S.IDLE})
 #: States in which it is ready for jobs: none is entered once its release was asked for.
 USED: Final = frozenset({_S.READY, _S.BUSY, _S.IDLE})
 
-#: States in which a machine is known by the vendor's id, so that a release can be carried out.
-RELEASABLE: Final = frozenset({*HELD, _S.RELEASING, _S.QUARANTINED, _S.ORPHANED})
-
 
 def allowed(source: LeaseState, target: LeaseState) -> bool:
     """Whether the table has this edge."""
