@@ -67,3 +67,20 @@ async def test_missing_outputs_are_remembered() -> None:
     io.report_missing("log")
 
     assert io.missing == ["*.png", "log"]
+
+
+async def test_a_broken_progress_callback_does_not_end_the_job() -> None:
+    """It is left out from then on, and remembered."""
+    told: list[tuple[str, int, int | None]] = []
+
+    def tell(way: str, done: int, total: int | None) -> None:
+        told.append((way, done, total))
+        if done == 2:
+            raise KeyError
+
+    io = JobIO(job_id="job-1", env={}, receiver=Receiver(Path(), token="job-1"), on_progress=tell)
+    for done in (1, 2, 3):
+        io.progress("upload", done, None)
+
+    assert told == [("upload", 1, None), ("upload", 2, None)]
+    assert isinstance(io.callback_error, KeyError)

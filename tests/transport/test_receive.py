@@ -330,3 +330,46 @@ class TestCaps:
             take(receiver, "a")
 
         assert full.value.errno == 28
+
+
+class TestSecondThoughts:
+    def test_an_output_that_was_rejected_can_be_sent_again(
+        self, receiver: Receiver, out: Path
+    ) -> None:
+        """It counts neither as a file nor against the caps, and its name is free."""
+        take(receiver, "d/a", b"wrong")
+        receiver.reject("d/a")
+        assert receiver.commit() == {}
+
+        take(receiver, "d/a", b"right")
+        assert receiver.commit()["d/a"].size == 5
+        assert (out / "d/a").read_bytes() == b"right"
+
+    def test_what_was_synced_early_is_committed_as_ever(
+        self, receiver: Receiver, out: Path
+    ) -> None:
+        """Also where more came, or some was rejected, after the first time."""
+        take(receiver, "a")
+        take(receiver, "d/b")
+        receiver.sync()
+        receiver.reject("a")
+        take(receiver, "d/c")
+        receiver.sync()
+
+        assert set(receiver.commit()) == {"d/b", "d/c"}
+        assert tree(out) == {"d": None, "d/b": b"data", "d/c": b"data"}
+
+    def test_what_cannot_be_synced_is_not_put_into_place(
+        self, receiver: Receiver, out: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The error says where it is kept."""
+
+        def fail_to_sync(_descriptor: int) -> None:
+            raise OSError(5, "Input/output error")
+
+        take(receiver, "a")
+        monkeypatch.setattr(os, "fsync", fail_to_sync)
+
+        with pytest.raises(OSError, match=r"kept in .*\.gpubroker-job-1"):
+            receiver.commit()
+        assert tree(out) == {".gpubroker-job-1": None, ".gpubroker-job-1/a": b"data"}

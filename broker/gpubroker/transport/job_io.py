@@ -9,7 +9,10 @@ from gpubroker.transport.receive import ReceivedFile, Receiver
 
 Stream = Literal["stdout", "stderr"]
 Purpose = Literal["job", "setup", "probe"]
+Direction = Literal["upload", "download"]
 OutputCallback = Callable[[Stream, bytes], Awaitable[None] | None]
+ProgressCallback = Callable[[Direction, int, int | None], None]
+"""Called while files move: which way, bytes so far, and bytes in all where that is known."""
 
 #: Bytes of each stream that a result keeps in memory: the last ones.
 KEPT = 1024 * 1024
@@ -33,6 +36,7 @@ class JobIO:
         receiver: Receiver,
         purpose: Purpose = "job",
         on_output: OutputCallback | None = None,
+        on_progress: ProgressCallback | None = None,
     ) -> None:
         self.job_id = job_id
         self.env = env
@@ -41,6 +45,7 @@ class JobIO:
         self.callback_error: Exception | None = None
         self._receiver = receiver
         self._on_output = on_output
+        self._on_progress = on_progress
         self._kept: dict[Stream, bytearray] = {"stdout": bytearray(), "stderr": bytearray()}
 
     @property
@@ -63,6 +68,19 @@ class JobIO:
         except Exception as error:  # noqa: BLE001 - the caller's fault must not end the job
             self.callback_error, self._on_output = error, None
 
+    def progress(self, direction: Direction, done: int, total: int | None) -> None:
+        """Say how far the files of the job have come, in bytes.
+
+        Args:
+            total: bytes in all; ``None`` where nobody can tell.
+        """
+        if self._on_progress is None:
+            return
+        try:
+            self._on_progress(direction, done, total)
+        except Exception as error:  # noqa: BLE001 - the caller's fault must not end the job
+            self.callback_error, self._on_progress = error, None
+
     def kept(self, stream: Stream) -> bytes:
         """The last part of a stream, `KEPT` bytes at most."""
         return bytes(self._kept[stream][-KEPT:])
@@ -78,6 +96,17 @@ class JobIO:
                 machine is then taken as hostile (`HOST_BROKEN`).
         """
         return self._receiver.receive(name)
+
+    def reject(self, name: str) -> None:
+        """Throw away an output that came whole but is not what the machine has."""
+        self._receiver.reject(name)
+
+    def sync(self) -> None:
+        """Have everything received so far on the disk. May take long: best in a worker thread.
+
+        Without it this is done when the outputs are put into place.
+        """
+        self._receiver.sync()
 
     @property
     def local_error(self) -> OSError | None:

@@ -2,8 +2,8 @@
 
 Everything a machine sends is hostile: names, sizes, numbers of files. A file is written into a
 private staging folder beside its destination, component by component through directory
-descriptors that never follow a link, synced, and renamed into place only when the whole result
-is known to be good.
+descriptors that never follow a link, and renamed into place only when the whole result is known
+to be good and is synced.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import os
 import shutil
 import stat
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Final, Self
@@ -23,6 +25,9 @@ from gpubroker.model.results import OutputFile
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_OLD_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+#: Files that are synced at the same time.
+_SYNCING: Final = 8
 _NAME_LIMIT: Final = 255
 _DEPTH_LIMIT: Final = 32
 
@@ -35,7 +40,12 @@ def _impossible(name: str) -> ProviderError:
     return _hostile(f"the machine sent an output with an impossible name: {name[:80]!r}")
 
 
-def _components(name: str) -> tuple[str, ...]:
+def components(name: str) -> tuple[str, ...]:
+    """The parts of an output's name, which is not trusted.
+
+    Raises:
+        ProviderError: it could lead elsewhere, or be no name of a file here.
+    """
     path = PurePosixPath(name)
     parts = path.parts
     is_text = all(not "\ud800" <= letter <= "\udfff" for letter in name)
@@ -73,6 +83,7 @@ class Receiver:
         self._room = room
         self._bytes = 0
         self._received: dict[str, OutputFile] = {}
+        self._unsynced: list[str] = []
         self.local_error: OSError | None = None
 
     def receive(self, name: str) -> ReceivedFile:
@@ -90,7 +101,7 @@ class Receiver:
             raise
 
     def _receive(self, name: str) -> ReceivedFile:
-        parts = _components(name)
+        parts = components(name)
         if parts[0] == self.staging.name:
             raise _impossible(name)
         if len(self._received) >= self._max_files:
@@ -112,15 +123,43 @@ class Receiver:
             raise OSError(28, "no space left for the job's outputs", str(self.destination))
 
     def add(self, name: str, size: int, sha256: str) -> None:
-        """Note an output that is whole and synced."""
+        """Note an output that is whole."""
+        self._unsynced.append(name)
         self._received[name] = OutputFile(path=self.destination / name, size=size, sha256=sha256)
 
     def drop(self, name: str, size: int) -> None:
         """Forget an output that did not come whole, so that it can be sent again."""
         self._bytes -= size
-        parts = _components(name)
+        parts = components(name)
         with _folder(self.staging, parts[:-1]) as folder, suppress(FileNotFoundError):
             os.unlink(parts[-1], dir_fd=folder)
+
+    def reject(self, name: str) -> None:
+        """Forget an output that came whole, so that it can be sent again."""
+        name = "/".join(components(name))
+        self.drop(name, self._received.pop(name).size)
+
+    def sync(self) -> None:
+        """Have all that was received on the disk.
+
+        Together and at the end: file systems write many files in little more time than one.
+        """
+        folders: dict[tuple[str, ...], list[str]] = {}
+        for name in self._unsynced:
+            if name in self._received:
+                *parts, last = components(name)
+                folders.setdefault(tuple(parts), []).append(last)
+        with self.noting(), ThreadPoolExecutor(_SYNCING) as threads:
+            for path, names in folders.items():
+                with _folder(self.staging, path) as folder:
+                    for _ in threads.map(partial(_sync, folder), names):
+                        pass
+        self._unsynced.clear()
+
+    @property
+    def count(self) -> int:
+        """How many outputs are whole so far."""
+        return len(self._received)
 
     def commit(self) -> dict[str, OutputFile]:
         """Move everything received to the destination, and say what there is.
@@ -129,24 +168,32 @@ class Receiver:
             OSError: something is in the way of an output. All the others are in place, and what
                 could not be placed is kept in the staging folder that the error names.
         """
+        try:
+            self.sync()
+        except OSError as error:
+            raise OSError(f"{error}; kept in {self.staging}") from error
         problems: list[str] = []
+        folders: set[tuple[str, ...]] = set()
         for name in self._received:
             try:
-                self._place(_components(name))
+                folders.add(self._place(components(name)))
             except (OSError, ProviderError) as error:
                 problems.append(f"{name}: {error}")
+        for parts in {path[:depth] for path in folders for depth in range(len(path) + 1)}:
+            with _folder(self.destination, parts) as folder:
+                os.fsync(folder)  # or a power loss takes the folder with all that is in it
         if problems:
             raise OSError(f"{'; '.join(problems)}; kept in {self.staging}")
         self.discard()
         return dict(self._received)
 
-    def _place(self, parts: tuple[str, ...]) -> None:
+    def _place(self, parts: tuple[str, ...]) -> tuple[str, ...]:
         with (
             _folder(self.staging, parts[:-1]) as source,
             _folder(self.destination, parts[:-1]) as target,
         ):
             os.replace(parts[-1], parts[-1], src_dir_fd=source, dst_dir_fd=target)
-            os.fsync(target)
+        return parts[:-1]
 
     def discard(self) -> None:
         """Remove what is still staged."""
@@ -155,7 +202,7 @@ class Receiver:
 
 
 class ReceivedFile:
-    """One output being written; whole and synced once its ``with`` block ends well."""
+    """One output being written; whole once its ``with`` block ends well."""
 
     def __init__(self, receiver: Receiver, name: str, descriptor: int) -> None:
         self._receiver = receiver
@@ -163,6 +210,16 @@ class ReceivedFile:
         self._file = os.fdopen(descriptor, "wb")
         self._digest = hashlib.sha256()
         self._size = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes so far."""
+        return self._size
+
+    @property
+    def sha256(self) -> str:
+        """The SHA-256 of the bytes so far (hex)."""
+        return self._digest.hexdigest()
 
     def write(self, data: bytes) -> None:
         """Add bytes at the end."""
@@ -173,6 +230,19 @@ class ReceivedFile:
             self._digest.update(data)
             self._file.write(data)
 
+    def close(self, *, whole: bool) -> None:
+        """Write no more. What is not `whole` is thrown away, and can be sent again."""
+        done = False
+        try:
+            with self._receiver.noting():
+                self._file.close()
+            done = whole
+        finally:
+            if done:
+                self._receiver.add(self._name, self._size, self.sha256)
+            else:
+                self._receiver.drop(self._name, self._size)
+
     def __enter__(self) -> Self:
         return self
 
@@ -182,18 +252,15 @@ class ReceivedFile:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        whole = False
-        try:
-            with self._receiver.noting(), self._file:
-                if error is None:
-                    self._file.flush()
-                    os.fsync(self._file.fileno())
-                    whole = True
-        finally:
-            if whole:
-                self._receiver.add(self._name, self._size, self._digest.hexdigest())
-            else:
-                self._receiver.drop(self._name, self._size)
+        self.close(whole=error is None)
+
+
+def _sync(folder: int, name: str) -> None:
+    descriptor = os.open(name, _OLD_FILE, dir_fd=folder)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
@@ -206,7 +273,6 @@ def _folder(root: Path, parts: tuple[str, ...]) -> Generator[int]:
         for part in parts:
             try:
                 os.mkdir(part, 0o755, dir_fd=descriptor)
-                os.fsync(descriptor)  # or a power loss takes the folder with all that is in it
             except FileExistsError:
                 if not stat.S_ISDIR(os.lstat(part, dir_fd=descriptor).st_mode):
                     raise _hostile(f"output folder {part!r} is in the way of a file") from None
