@@ -30,7 +30,7 @@ async def test_a_plugin_keeps_to_the_hook_contract(
 
     plugins.check_pending()
     hooks = {caller.name for caller in plugins.get_hookcallers(plugin) or []}
-    assert hooks == {"quote", "provision", "inventory", "run", "release"}
+    assert hooks == {"quote", "provision", "inventory", "run", "release", "charges"}
     offers = await plugins.hook.quote(requirements=Requirements(gpu="RTX 4090"))
     assert [found.id for found in offers] == ["a"]
     assert plugin.facts.paid

@@ -4,6 +4,8 @@
   what runs and what it costs; `offer` makes offers for it.
 - `run_virtual` and `virtual_backend` run code in virtual time, on asyncio or trio: a simulated
   day takes milliseconds. `VirtualWallClock` is the wall clock that goes with it.
+- `sandbox` starts the emulators of all vendors that have one, real HTTP servers with real machines
+  behind them, and makes settings that rent from them. It needs the extra ``sandbox``.
 - `cancel_at` and `count_suspensions` cancel a scenario at each point where it can be cancelled.
 
 trio is needed for its own event loop only; pytest is not needed at all.
@@ -14,6 +16,7 @@ from __future__ import annotations
 from gpubroker.testing.books import CreateRequest, DestroyRequest, JobRun
 from gpubroker.testing.cancellation import cancel_at, count_suspensions
 from gpubroker.testing.offers import offer
+from gpubroker.testing.sandboxing import Sandbox, sandbox
 from gpubroker.testing.scripted import ScriptedCloud, ScriptedPlugin
 from gpubroker.testing.virtual_time import (
     VirtualDeadlock,
@@ -28,6 +31,7 @@ __all__ = [
     "CreateRequest",
     "DestroyRequest",
     "JobRun",
+    "Sandbox",
     "ScriptedCloud",
     "ScriptedPlugin",
     "VirtualDeadlock",
@@ -37,6 +41,7 @@ __all__ = [
     "count_suspensions",
     "offer",
     "run_virtual",
+    "sandbox",
     "virtual_backend",
     "virtual_backends",
 ]

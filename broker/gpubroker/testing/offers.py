@@ -28,6 +28,9 @@ def offer(
     download: float | None = 1000.0,
     upload: float | None = 1000.0,
     spot: bool = False,
+    driver: str | None = "560.35.03",
+    open_ports: int | None = None,
+    static_ip: bool | None = None,
     host: str | None = None,
     expires_at: float | None = None,
 ) -> Offer:
@@ -65,6 +68,9 @@ def offer(
         download=download,
         upload=upload,
         spot=spot,
+        driver=driver,
+        open_ports=open_ports,
+        static_ip=static_ip,
         host=host,
         expires_at=expires_at,
     )

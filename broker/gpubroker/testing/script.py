@@ -11,8 +11,15 @@ from gpubroker.model.machines import MachineState
 
 T = TypeVar("T")
 
-Hook = Literal["quote", "provision", "inventory", "run", "release"]
-HOOKS: Final[tuple[Hook, ...]] = ("quote", "provision", "inventory", "run", "release")
+Hook = Literal["quote", "provision", "inventory", "run", "release", "charges"]
+HOOKS: Final[tuple[Hook, ...]] = (
+    "quote",
+    "provision",
+    "inventory",
+    "run",
+    "release",
+    "charges",
+)
 
 #: Two moments closer than this, in seconds, are one: Unix time as a float is no finer.
 SAME_MOMENT: Final = 1e-6

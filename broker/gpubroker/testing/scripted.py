@@ -20,6 +20,7 @@ from dataclasses import replace
 from typing import Final
 
 from gpubroker.hookspecs import AccountSettings, Emit, hookimpl
+from gpubroker.model.charges import Charge
 from gpubroker.model.facts import ProviderFacts
 from gpubroker.model.jobs import Job
 from gpubroker.model.machines import Machine, Order
@@ -104,6 +105,15 @@ class ScriptedCloud(Story):
             else:
                 risen = replace(known.price, machine=Money(price))
                 offers[known.id] = replace(known, price=risen)
+
+    def bills_show(self, surcharge: Money | str = "0", *, anything: bool = True) -> None:
+        """What the vendor's bills show from now on.
+
+        Args:
+            surcharge: USD for each machine, besides its time: traffic, say.
+            anything: whether they show these machines at all.
+        """
+        self._vendor.surcharge, self._vendor.billing = Money(surcharge), anything
 
     def visibility_lag(self, seconds: float) -> None:
         """From now on a new machine is missing from inventories for so long."""
@@ -234,3 +244,8 @@ class ScriptedPlugin:
     async def release(self, machine: Machine) -> None:
         """See `gpubroker.hookspecs.release`."""
         await self._vendor.release(machine.id)
+
+    @hookimpl
+    async def charges(self) -> Sequence[Charge]:
+        """See `gpubroker.hookspecs.charges`."""
+        return await self._vendor.charges()

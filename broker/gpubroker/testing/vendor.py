@@ -11,6 +11,7 @@ import anyio
 import anyio.lowlevel
 
 from gpubroker.errors import CreateUnknown, ErrorKind, ProviderError, Scope
+from gpubroker.model.charges import Charge
 from gpubroker.model.facts import ProviderFacts
 from gpubroker.model.jobs import Job
 from gpubroker.model.machines import Machine, MachineState, Order
@@ -40,6 +41,8 @@ class Vendor:
         offers: what there is to rent, by id.
         stock: how many machines of an offer may exist at a time, where that is limited.
         silent_prices: USD per hour that an offer really costs, where quotes do not show it.
+        surcharge: USD that the bill of each machine shows besides its time.
+        billing: whether bills show anything yet.
         lag: seconds for which new machines are missing from inventories.
         calls: how often each hook was called.
         misuses: what broke the provider contract.
@@ -56,6 +59,8 @@ class Vendor:
         self.offers: dict[str, Offer] = {}
         self.stock: dict[str, int] = {}
         self.silent_prices: dict[str, Money] = {}
+        self.surcharge = Money(0)
+        self.billing = True
         self.lag = 0.0
         self.calls: Counter[str] = Counter()
         self.misuses: list[str] = []
@@ -77,6 +82,19 @@ class Vendor:
         await self._answer("provision", turn, machine_id)
         assert machine is not None
         return machine.seen(self.now())
+
+    async def charges(self) -> list[Charge]:
+        """What each machine has cost so far."""
+        await self._answer("charges", self._next_turn("charges"))
+        if not self.billing:
+            return []
+        return [
+            Charge(
+                machine_id=machine.id,
+                amount=machine.billed(self.now(), self.facts) + self.surcharge,
+            )
+            for machine in self.books.machines.values()
+        ]
 
     async def inventory(self) -> list[Machine]:
         """The machines of the account, in the order in which they were created."""
