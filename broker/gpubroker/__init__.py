@@ -1,8 +1,8 @@
 """Rent the cheapest GPU that can do the job, run the job, bring the results back, give it up.
 
 Everything public is here, in `gpubroker.hookspecs` (the provider contract), in
-`gpubroker.transport` (for provider plugins) and in `gpubroker.testing`. Names load at first use,
-so importing the package costs next to nothing.
+`gpubroker.transport` and `gpubroker.rest` (for provider plugins) and in `gpubroker.testing`. Names
+load at first use, so importing the package costs next to nothing.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         BrokerClosed,
         BrokerError,
         BudgetExceeded,
+        ChannelLost,
         CreateUnknown,
         DeadlineExceeded,
         ErrorKind,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
         NoOfferFits,
         ProviderError,
         Scope,
+        SecretsRefused,
         SetupFailed,
         StaleOwner,
     )
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from gpubroker.lifecycle.lease import AsyncLease
     from gpubroker.lifecycle.reap import Swept
     from gpubroker.lifecycle.standing import ProviderStatus
+    from gpubroker.model.charges import Charge
     from gpubroker.model.decisions import (
         Attempt,
         AttemptState,
@@ -61,13 +64,14 @@ if TYPE_CHECKING:
     from gpubroker.model.gpus import gpu_compute_capability, gpu_name, gpu_vram, parse_gpu
     from gpubroker.model.jobs import Job
     from gpubroker.model.leases import LeaseRow, LeaseState, LedgerEvent, ReleaseState
-    from gpubroker.model.machines import Machine, MachineState, Order
+    from gpubroker.model.machines import Machine, MachineState, Order, Route
     from gpubroker.model.marks import Mark
     from gpubroker.model.money import Money
     from gpubroker.model.offers import Offer, Price
     from gpubroker.model.ranges import Range
     from gpubroker.model.requirements import Requirements, Setup, TrustTier
     from gpubroker.model.results import (
+        HostIdentity,
         JobState,
         Outcome,
         OutputFile,
@@ -89,6 +93,7 @@ if TYPE_CHECKING:
     from gpubroker.settings import Budget, Setting, Settings
     from gpubroker.settings import load as load_settings
     from gpubroker.sync import Broker, Lease
+    from gpubroker.transport.channel import Channel, Execution
     from gpubroker.transport.job_io import JobIO, OutputCallback, Stream
     from gpubroker.transport.receive import ReceivedFile
 
@@ -109,6 +114,9 @@ __all__ = [
     "BrokerError",
     "Budget",
     "BudgetExceeded",
+    "Channel",
+    "ChannelLost",
+    "Charge",
     "Constraint",
     "CreateUnknown",
     "DeadlineExceeded",
@@ -119,6 +127,8 @@ __all__ = [
     "Estimate",
     "Event",
     "EventKind",
+    "Execution",
+    "HostIdentity",
     "InvalidValue",
     "Job",
     "JobError",
@@ -160,8 +170,10 @@ __all__ = [
     "Requirements",
     "Result",
     "Retry",
+    "Route",
     "Rule",
     "Scope",
+    "SecretsRefused",
     "Setting",
     "Settings",
     "Setup",
@@ -204,6 +216,9 @@ _MODULE_OF = {
     "BrokerError": "errors",
     "Budget": "settings",
     "BudgetExceeded": "errors",
+    "Channel": "transport.channel",
+    "ChannelLost": "errors",
+    "Charge": "model.charges",
     "CONTRACT_VERSION": "hookspecs",
     "Constraint": "model.decisions",
     "CreateUnknown": "errors",
@@ -215,6 +230,8 @@ _MODULE_OF = {
     "Estimate": "model.decisions",
     "Event": "model.events",
     "EventKind": "model.events",
+    "Execution": "transport.channel",
+    "HostIdentity": "model.results",
     "InvalidValue": "errors",
     "Job": "model.jobs",
     "JobError": "errors",
@@ -256,8 +273,10 @@ _MODULE_OF = {
     "Requirements": "model.requirements",
     "Result": "model.results",
     "Retry": "policy.retry",
+    "Route": "model.machines",
     "Rule": "policy.retry",
     "Scope": "errors",
+    "SecretsRefused": "errors",
     "Setting": "settings",
     "Settings": "settings",
     "Setup": "model.requirements",

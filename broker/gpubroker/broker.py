@@ -19,7 +19,7 @@ from gpubroker.lifecycle.lease import AsyncLease
 from gpubroker.lifecycle.opening import open_parts
 from gpubroker.lifecycle.parts import Parts
 from gpubroker.lifecycle.reap import Reaper, Swept
-from gpubroker.lifecycle.standing import ProviderStatus, statuses
+from gpubroker.lifecycle.standing import ProviderStatus, statuses, with_balances
 from gpubroker.lifecycle.supervise import Supervisor
 from gpubroker.model.decisions import DecisionRecord
 from gpubroker.model.events import Event
@@ -164,6 +164,7 @@ class AsyncBroker(AsyncContextManagerMixin):
         budget: Money | float | str | None = None,
         lifetime: float | None = None,
         tags: Sequence[str] = (),
+        secrets: bool = False,
     ) -> AsyncGenerator[AsyncLease]:
         """A machine in hand, for several jobs; leaving the block gives it up.
 
@@ -176,13 +177,22 @@ class AsyncBroker(AsyncContextManagerMixin):
             lifetime: seconds that the machine may live, whatever happens. One hour where left
                 out; less where `budget` does not pay for that.
             tags: names to find it and its cost by.
+            secrets: jobs with secrets will run on it, so only a machine whose identity is proven
+                will do.
 
         Raises:
             AcquireError: there is no machine; the error carries the decision record.
             SetupFailed: the set-up script failed.
             LedgerError: the durable record cannot be used. Nothing was rented.
         """
-        wish = self._wish(requirements, policy=policy, budget=budget, lifetime=lifetime, tags=tags)
+        wish = self._wish(
+            requirements,
+            policy=policy,
+            budget=budget,
+            lifetime=lifetime,
+            tags=tags,
+            secrets=secrets,
+        )
         async with self._lease(wish) as lease:
             yield lease
 
@@ -221,6 +231,7 @@ class AsyncBroker(AsyncContextManagerMixin):
             lifetime=lifetime,
             timeout=job.timeout,
             tags=job.tags,
+            secrets=bool(job.secrets),
         )
         for left in reversed(range(job.retries + 1)):
             lease: AsyncLease | None = None
@@ -268,6 +279,7 @@ class AsyncBroker(AsyncContextManagerMixin):
         lifetime: float | None = None,
         timeout: float | None = None,
         tags: Sequence[str] = (),
+        secrets: bool = False,
     ) -> Wish:
         """What is asked for, with the settings for what was left out.
 
@@ -290,13 +302,20 @@ class AsyncBroker(AsyncContextManagerMixin):
             lifetime=lifetime,
             needed=0.0 if timeout is None else timeout + setup,
             tags=tuple(tags),
+            secrets=secrets,
         )
 
     # ---- what is there --------------------------------------------------------------------
 
-    async def providers(self) -> list[ProviderStatus]:
-        """Every installed provider: taking part, off, or broken, and why."""
-        return statuses(self._parts(), self.settings, limited=self.settings.budget.set)
+    async def providers(self, *, balances: bool = False) -> list[ProviderStatus]:
+        """Every installed provider: taking part, off, or broken, and why.
+
+        Args:
+            balances: also ask each that takes part what its account has left.
+        """
+        parts = self._parts()
+        found = statuses(parts, self.settings, limited=self.settings.budget.set)
+        return await with_balances(parts, found) if balances else found
 
     async def leases(self, *, open_only: bool = True) -> list[LeaseRow]:
         """The leases of this ledger, whichever process holds them, the newest first."""

@@ -15,13 +15,15 @@
     │   ├── JobFailed               non-zero exit, time-out or missing output (``Result.check``)
     │   └── MachineLost             the machine went away under the job
     ├── LeaseReleased               the lease was used after its release was requested
+    ├── SecretsRefused              the machine's identity is not proven: no secrets are sent there
     ├── LedgerError                 the durable record cannot be used: nothing is rented
     │   ├── LedgerBusy              another process held it too long
     │   ├── LedgerUnusable          unreadable, read-only, full, corrupt or of a newer version
     │   └── StaleOwner              another process has taken this lease over
     ├── BrokerClosed                used before it was opened, after it was closed, or after a fork
     └── ProviderError               raised by provider plugins: what kind, and what it condemns
-        └── CreateUnknown           the answer to a create was lost: a machine may exist and bill
+        ├── CreateUnknown           the answer to a create was lost: a machine may exist and bill
+        └── ChannelLost             the way to a machine broke: nobody knows what goes on there
 
 A `ProviderError` says *what kind* of failure it is (`ErrorKind`) and *what scope* it condemns
 (`Scope`); the broker decides from these two alone.
@@ -168,6 +170,15 @@ class LeaseReleased(BrokerError):
         super().__init__(f"lease {lease_id} is no longer usable: {reason}")
 
 
+class SecretsRefused(BrokerError):
+    """A job with secrets was meant for a machine whose identity could not be proven.
+
+    Its log did not show its host keys in time, so that the key it showed first was believed. Jobs
+    without secrets may run there; say at the start that there will be secrets (a lease's
+    ``secrets=True``), and such a machine is not accepted.
+    """
+
+
 class LedgerError(BrokerError):
     """The durable record cannot be used. Nothing is rented without it."""
 
@@ -230,3 +241,14 @@ class CreateUnknown(ProviderError):
         super().__init__(
             message, kind=ErrorKind.CREATE_UNKNOWN, scope=Scope.OFFER, machine_id=machine_id
         )
+
+
+class ChannelLost(ProviderError):
+    """The way to a machine broke, or could not be had.
+
+    It says nothing about what runs there: a job that was started goes on, and can be attached to
+    again once there is a way.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, kind=ErrorKind.TRANSIENT, scope=Scope.HOST)

@@ -40,14 +40,17 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import pluggy
 
+from gpubroker.model.charges import Charge
 from gpubroker.model.facts import ProviderFacts
 from gpubroker.model.jobs import Job
 from gpubroker.model.machines import Machine, Order
+from gpubroker.model.money import Money
 from gpubroker.model.offers import Offer
 from gpubroker.model.requirements import Requirements
 from gpubroker.model.results import Outcome
 
 if TYPE_CHECKING:
+    from gpubroker.transport.channel import Channel
     from gpubroker.transport.job_io import JobIO
 
 CONTRACT_VERSION: Final = 1
@@ -153,10 +156,11 @@ async def inventory() -> Sequence[Machine]:
 
 
 @_spec(firstresult=True)
-async def run(machine: Machine, job: Job, io: JobIO) -> Outcome:
+async def run(machine: Machine, job: Job, io: JobIO, channel: Channel | None) -> Outcome:
     """Run `job` on `machine`: place its files, run it, stream its output, bring outputs back.
 
-    Called: one job at a time per machine, on a machine that is ready.
+    Called: one job at a time per machine, on a machine that is ready. `channel` is the way there
+    where ``facts.ssh`` is declared; then `gpubroker.transport.run_job` does all of this.
 
     May assume: ``io.job_id`` is new. ``io.env`` is the complete environment that the job asked for,
     secrets included. Use `io` for everything that comes back; it checks names and sizes.
@@ -181,5 +185,48 @@ async def release(machine: Machine) -> None:
     Return: when the vendor accepted. It need not be gone yet.
 
     Raise: `ProviderError`, meaning "not yet". The broker tries again, for ever.
+    """
+    raise NotImplementedError
+
+
+# --------------------------------------------------------------------------------------------
+# Optional
+# --------------------------------------------------------------------------------------------
+
+
+@_spec(firstresult=True)
+async def logs(machine: Machine) -> str:
+    """The last part of what `machine` printed, read through the vendor's authenticated API.
+
+    Called: while a machine boots that is reached over SSH, every few seconds, until the log shows
+    ``order.nonce`` with the machine's host keys. Without this hook, or where the log never shows
+    them, the key that the machine presents first is believed, and secrets are not sent to it.
+
+    Return: text; the empty text while there is none yet.
+
+    Raise: `ProviderError`; the log is asked for again.
+    """
+    raise NotImplementedError
+
+
+@_spec(firstresult=True)
+async def charges(since: float, until: float) -> Sequence[Charge]:
+    """What the vendor billed for each machine that lived between two moments (Unix time).
+
+    Called: ``facts.charges_after`` seconds after a release, to put the real cost on record.
+
+    Return: one charge per machine, over its whole life. A machine that is left out is not known
+    to have cost anything yet.
+
+    Raise: `ProviderError`; asked again later.
+    """
+    raise NotImplementedError
+
+
+@_spec(firstresult=True)
+async def balance() -> Money:
+    """USD that the account has left to spend.
+
+    Called: when a person asks. Raise: `ProviderError`.
     """
     raise NotImplementedError

@@ -19,9 +19,10 @@ import pluggy
 from gpubroker import hookspecs
 from gpubroker.errors import CreateUnknown, ErrorKind, ProviderError, Scope
 from gpubroker.hookspecs import AccountSettings, Emit
+from gpubroker.model.charges import Charge
 from gpubroker.model.facts import ProviderFacts
 from gpubroker.model.jobs import Job
-from gpubroker.model.machines import Machine, MachineState, Order
+from gpubroker.model.machines import Machine, MachineState, Order, Route
 from gpubroker.model.money import Money
 from gpubroker.model.names import is_a
 from gpubroker.model.offers import Offer, Price
@@ -32,6 +33,7 @@ from gpubroker.watchdog import Watchdog
 if TYPE_CHECKING:
     from importlib import metadata
 
+    from gpubroker.transport.channel import Channel
     from gpubroker.transport.job_io import JobIO
 
 T = TypeVar("T")
@@ -79,6 +81,9 @@ class Deadlines:
     provision: float = 120.0
     inventory: float = 30.0
     release: float = 30.0
+    logs: float = 30.0
+    charges: float = 60.0
+    balance: float = 30.0
 
 
 def discover(
@@ -137,6 +142,7 @@ class Provider:
         self.given = plugin.given
         self.facts = facts
         self.hooks = hooks
+        self.has_account = True  #: a key for it, or where else it is, is known
         self._instance = instance
         self._caller = caller
         self._deadlines = deadlines
@@ -180,9 +186,11 @@ class Provider:
         machines = await self._call("inventory", self._deadlines.inventory)
         return [replace(m, provider=self.name) for m in self._each(machines, Machine, "inventory")]
 
-    async def run(self, machine: Machine, job: Job, io: JobIO) -> Outcome:
+    async def run(
+        self, machine: Machine, job: Job, io: JobIO, channel: Channel | None = None
+    ) -> Outcome:
         """Run a job to its end."""
-        outcome = await self._call("run", None, machine=machine, job=job, io=io)
+        outcome = await self._call("run", None, machine=machine, job=job, io=io, channel=channel)
         if not isinstance(outcome, Outcome):
             raise self._fault(f"run returned {outcome!r}, not an outcome")
         return outcome
@@ -190,6 +198,27 @@ class Provider:
     async def release(self, machine: Machine) -> None:
         """Ask for the machine's destruction; returning means acknowledged."""
         await self._call("release", self._deadlines.release, machine=machine)
+
+    async def logs(self, machine: Machine) -> str:
+        """What a machine printed; nothing, where the provider cannot tell."""
+        if "logs" not in self.hooks:
+            return ""
+        text = await self._call("logs", self._deadlines.logs, machine=machine)
+        if not isinstance(text, str):
+            raise self._fault(f"logs returned {_shown(text)}, not text")
+        return text
+
+    async def charges(self, since: float, until: float) -> list[Charge]:
+        """What was really billed, between two moments."""
+        answer = await self._call("charges", self._deadlines.charges, since=since, until=until)
+        return list(self._each(answer, Charge, "charges"))
+
+    async def balance(self) -> Money:
+        """What the account has left."""
+        answer = await self._call("balance", self._deadlines.balance)
+        if not isinstance(answer, Money):
+            raise self._fault(f"balance returned {_shown(answer)}, not money")
+        return answer
 
     async def _call(self, hook: str, deadline: float | None, **arguments: Any) -> Any:
         label = f"{self.name}.{hook}"
@@ -275,6 +304,10 @@ _PARTS: Final[Mapping[type, Mapping[str, tuple[type, ...]]]] = {
         "region": _SOME_TEXT,
         "trust": (TrustTier, type(None)),
         "spot": (bool,),
+        "single": (bool,),
+        "driver": _SOME_TEXT,
+        "open_ports": (int, type(None)),
+        "static_ip": (bool, type(None)),
         "host": _SOME_TEXT,
         "extra": (Mapping,),
     },
@@ -286,8 +319,10 @@ _PARTS: Final[Mapping[type, Mapping[str, tuple[type, ...]]]] = {
         "created_at": _SOME_NUMBER,
         "progress": (str,),
         "host": _SOME_TEXT,
+        "routes": (tuple,),
         "details": (Mapping,),
     },
+    Charge: {"machine_id": (str,), "amount": (Money,)},
 }
 
 
@@ -299,7 +334,9 @@ def _what_is_wrong(answer: object, kind: type) -> str | None:
         value = getattr(answer, name)
         if not is_a(value, *types):
             return f"a {kind.__name__} whose {name} is {_shown(value)}"
-    if not getattr(answer, "id", None):
+    if isinstance(answer, Machine) and not all(is_a(route, Route) for route in answer.routes):
+        return f"a Machine whose routes are {_shown(answer.routes)}"
+    if not isinstance(answer, Charge) and not getattr(answer, "id", None):
         return f"a {kind.__name__} without an id"
     price = getattr(answer, "price", None)
     if price is not None:

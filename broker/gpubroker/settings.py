@@ -141,6 +141,7 @@ def why_off(
     limited: bool,
     real: bool,
     under_test: bool,
+    disabled: bool = False,
 ) -> str | None:
     """Why a provider does not take part; ``None`` if it does. Nothing is rented by surprise.
 
@@ -150,7 +151,10 @@ def why_off(
         limited: a spending limit is set somewhere.
         real: it is not pointed at an emulator.
         under_test: a test suite is running.
+        disabled: the settings switch it off.
     """
+    if disabled:
+        return f"off: switched off in the settings (providers.{settings.name}.enabled = false)"
     if not facts.paid:
         return None
     if not named:

@@ -32,7 +32,7 @@ from gpubroker.model.jobs import Job
 from gpubroker.model.leases import LeaseRow, LedgerEvent, ReleaseState
 from gpubroker.model.money import Money
 from gpubroker.model.requirements import Requirements
-from gpubroker.model.results import Result
+from gpubroker.model.results import HostIdentity, Result
 from gpubroker.plugins import Deadlines, Plugin
 from gpubroker.policy.policy import Policy
 from gpubroker.settings import Budget, Settings
@@ -98,9 +98,10 @@ class Lease:
     It may be used from any thread; jobs run one at a time.
     """
 
-    def __init__(self, lease: AsyncLease, call: Callable[..., Any]) -> None:
+    def __init__(self, lease: AsyncLease, call: Callable[..., Any], portal: BlockingPortal) -> None:
         self._lease = lease
         self._call = call
+        self._portal = portal
 
     def __repr__(self) -> str:
         return repr(self._lease).replace("AsyncLease", "Lease", 1)
@@ -146,6 +147,19 @@ class Lease:
         """As `AsyncLease.run`. `on_output` is called in the broker's thread."""
         result: Result = self._call(self._lease.run, job, on_output=on_output)
         return result
+
+    @property
+    def host_identity(self) -> HostIdentity | None:
+        """How the machine's identity was made sure of; ``None`` without SSH."""
+        return self._lease.host_identity
+
+    @contextmanager
+    def tunnel(
+        self, port: int, *, path: str | None = "/", timeout: float = 120.0
+    ) -> Generator[str]:
+        """As `AsyncLease.tunnel`."""
+        with within(self._portal, self._lease.tunnel(port, path=path, timeout=timeout)) as url:
+            yield url
 
     def release(self, reason: str = "asked for") -> None:
         """As `AsyncLease.release`."""
@@ -305,6 +319,7 @@ class Broker:
         budget: Money | float | str | None = None,
         lifetime: float | None = None,
         tags: Sequence[str] = (),
+        secrets: bool = False,
     ) -> Generator[Lease]:
         """As `AsyncBroker.lease`."""
         self.open()
@@ -315,9 +330,10 @@ class Broker:
             budget=budget,
             lifetime=lifetime,
             tags=tags,
+            secrets=secrets,
         )
         with within(self._portal, leasing) as lease:
-            yield Lease(lease, self._call)
+            yield Lease(lease, self._call, self._portal)
 
     def run(
         self,
@@ -342,9 +358,9 @@ class Broker:
 
     # ---- what is there --------------------------------------------------------------------
 
-    def providers(self) -> list[ProviderStatus]:
+    def providers(self, *, balances: bool = False) -> list[ProviderStatus]:
         """As `AsyncBroker.providers`."""
-        return self._call(self._broker.providers)
+        return self._call(self._broker.providers, balances=balances)
 
     def leases(self, *, open_only: bool = True) -> list[LeaseRow]:
         """As `AsyncBroker.leases`."""

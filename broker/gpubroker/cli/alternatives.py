@@ -51,7 +51,7 @@ def _said(text: str, known: Iterable[str]) -> dict[str, Any]:
         elif name in said:
             raise InvalidValue("or", text, f"says {word} twice")
         else:
-            said[name] = _spot(value) if name == "spot" else value
+            said[name] = _READ[name](value) if name in _READ else value
     return said
 
 
@@ -86,6 +86,17 @@ def _spot(value: str) -> bool | None:
     return _SPOT[value]
 
 
+def _static_ip(value: str) -> bool:
+    said = _SPOT.get(value)
+    if said is None:
+        raise InvalidValue("static-ip", value, "must be yes or no")
+    return said
+
+
+#: Words whose values are no text.
+_READ: Final = {"spot": _spot, "static-ip": _static_ip}
+
+
 def _machine(words: Mapping[str, Any]) -> Requirements:
     script = None if words["setup"] is None else _text_of(words["setup"])
     longest = parse_seconds("setup-timeout", words["setup-timeout"])
@@ -109,6 +120,8 @@ def _machine(words: Mapping[str, Any]) -> Requirements:
         max_price=words["max-price"],
         image=words["image"],
         ports=words["port"] or (),
+        driver=words["driver"],
+        static_ip=words["static-ip"],
         setup=None if script is None else Setup(Setup.of(script).argv, longest),
     )
 

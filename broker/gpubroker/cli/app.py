@@ -193,11 +193,17 @@ def explain(
 
 
 @command(app)
-def providers(settings: "Settings", as_json: Json = False) -> int:
+def providers(
+    settings: "Settings",
+    balance: Annotated[
+        bool, typer.Option("--balance", help="Also ask what each account has left.")
+    ] = False,
+    as_json: Json = False,
+) -> int:
     """The providers: on, off or broken, and why; and where each setting came from."""
     from gpubroker.cli.providers import providers
 
-    return providers(settings, as_json=as_json)
+    return providers(settings, balances=balance, as_json=as_json)
 
 
 @command(app)
@@ -206,3 +212,23 @@ def verify(settings: "Settings", as_json: Json = False) -> int:
     from gpubroker.cli.verify import verify
 
     return verify(settings, as_json=as_json)
+
+
+@command(app, sandboxed=False)
+def emulate(
+    settings: "Settings",  # noqa: ARG001 - every command gets them
+    vendor: Annotated[
+        str | None, typer.Argument(help="Whose API; those that there are, if left out.")
+    ] = None,
+    port: Annotated[int, typer.Option(help="TCP port; a free one, if left out.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Of the market, and of all that happens by chance.")
+    ] = 0,
+    scenario: Annotated[
+        str, typer.Option(metavar="NAME", help="How it behaves; `list` shows what there is.")
+    ] = "calm",
+) -> int:
+    """Serve a vendor's API on this machine, with real machines behind it, until interrupted."""
+    from gpubroker.cli.emulate import emulate
+
+    return emulate(vendor, port=port, seed=seed, scenario=scenario)

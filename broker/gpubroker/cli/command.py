@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from gpubroker.settings import Settings
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout.")]
 LedgerPath = Annotated[
@@ -19,10 +23,21 @@ LedgerPath = Annotated[
         help="The file that keeps the record of leases and money; or set GPUBROKER_LEDGER.",
     ),
 ]
+Sandbox = Annotated[
+    bool,
+    typer.Option(
+        "--sandbox",
+        help="Rent from emulated vendors on this machine: no account, no money, no real GPU.",
+    ),
+]
 
 
 def command(
-    app: typer.Typer, name: str | None = None, **groups: Callable[..., Any]
+    app: typer.Typer,
+    name: str | None = None,
+    *,
+    sandboxed: bool = True,
+    **groups: Callable[..., Any],
 ) -> Callable[[Callable[..., int]], Callable[..., int]]:
     """Make a command of a function that returns an exit code.
 
@@ -31,6 +46,7 @@ def command(
 
     Args:
         name: the command's name, where it is not the function's.
+        sandboxed: whether it has the option ``--sandbox``.
         groups: by parameter: a function whose own parameters become options of the command, and
             whose return value the parameter gets.
     """
@@ -41,15 +57,17 @@ def command(
             from gpubroker.cli.failures import report
             from gpubroker.errors import BrokerError
 
+            in_sandbox = given.pop("sandbox", False)
             try:
-                from gpubroker.settings import load
-
-                code = function(load(ledger=ctx.obj), **_grouped(groups, given))
+                with _settings(ctx.obj, in_sandbox) as settings:
+                    code = function(settings, **_grouped(groups, given))
             except (BrokerError, OSError) as error:
                 code = report(error, as_json=bool(given.get("as_json")))
             raise typer.Exit(code)
 
         parameters = [_context(), *_flattened(function, groups)]
+        if sandboxed:
+            parameters.append(_sandbox())
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in parameters}
         words = {"allow_interspersed_args": False} if "job" in groups else {}
@@ -57,6 +75,28 @@ def command(
         return function
 
     return make
+
+
+@contextmanager
+def _settings(ledger: Path | None, in_sandbox: bool) -> Generator[Settings]:
+    """The user's settings; or, in a sandbox, those that point at its emulators."""
+    from dataclasses import replace
+
+    if not in_sandbox:
+        from gpubroker.settings import load
+
+        yield load(ledger=ledger)
+        return
+    from gpubroker.testing.sandboxing import sandbox
+
+    with sandbox() as box:
+        settings: Settings = box.settings
+        yield settings if ledger is None else replace(settings, ledger=ledger)
+
+
+def _sandbox() -> inspect.Parameter:
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter("sandbox", kind, default=False, annotation=Sandbox)
 
 
 def _context() -> inspect.Parameter:

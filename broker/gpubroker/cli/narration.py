@@ -58,6 +58,8 @@ class Narration:
             self._progress.line(f"found by the sweep: {event.text}")
         elif event.lease_id is not None and event.lease_id not in self.leases:
             return
+        elif event.kind is EventKind.TRANSFERRING:
+            self._progress.advance(event.text)
         elif event.kind is EventKind.JOB_ENDED:
             self._progress.line(event.text)
         elif event.kind is EventKind.WAITING:

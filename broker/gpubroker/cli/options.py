@@ -146,6 +146,20 @@ def requirements(
             rich_help_panel=_MACHINE,
         ),
     ] = None,
+    driver: Annotated[
+        Text,
+        typer.Option(
+            metavar="VERSION",
+            help="Oldest NVIDIA driver accepted, such as 550.",
+            rich_help_panel=_MACHINE,
+        ),
+    ] = None,
+    static_ip: Annotated[
+        bool,
+        typer.Option(
+            "--static-ip", help="Only addresses that stay the same.", rich_help_panel=_MACHINE
+        ),
+    ] = False,
     setup: Annotated[
         Text,
         typer.Option(
@@ -197,6 +211,8 @@ def requirements(
         "max-price": max_price,
         "image": image,
         "port": port,
+        "driver": driver,
+        "static-ip": static_ip,
         "setup": setup,
         "setup-timeout": setup_timeout,
     }

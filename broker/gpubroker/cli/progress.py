@@ -19,6 +19,8 @@ from gpubroker.model.money import Money
 #: Seconds between two drawings of the line that changes, and between two readings elsewhere.
 _DRAWN_EVERY: Final = 0.2
 _READ_EVERY: Final = 2.0
+#: Seconds between two lines on how far the same thing has come, where lines stay.
+_ADVANCED_EVERY: Final = 5.0
 _ERASE: Final = b"\r\x1b[K"
 
 
@@ -40,6 +42,7 @@ class Progress:
         self._frames = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏" if unicode else "-\\|/"
         self._began = time.monotonic()
         self._step = ""
+        self._advanced = 0.0
         self._drawn = False
         self._midline = False
         self.cost: Money | None = None
@@ -55,6 +58,15 @@ class Progress:
         if self._live:
             self._draw()
         elif not self._quiet:
+            self._put(f"gpubroker: {self._meter()}  {self._step}\n")
+
+    def advance(self, text: str) -> None:
+        """What goes on has come a little further; not every bit of it is worth a line."""
+        self._step = harmless(text)
+        if self._live:
+            self._draw()
+        elif not self._quiet and self.elapsed - self._advanced >= _ADVANCED_EVERY:
+            self._advanced = self.elapsed
             self._put(f"gpubroker: {self._meter()}  {self._step}\n")
 
     def line(self, text: str) -> None:

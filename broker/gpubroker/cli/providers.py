@@ -12,12 +12,12 @@ from gpubroker.model.codec import to_plain
 from gpubroker.settings import Setting, Settings
 
 
-def providers(settings: Settings, *, as_json: bool) -> int:
+def providers(settings: Settings, *, balances: bool, as_json: bool) -> int:
     """Open every provider, and show how that went."""
 
     async def ask() -> list[ProviderStatus]:
         async with AsyncBroker(settings=settings, sweep=False) as broker:
-            return await broker.providers()
+            return await broker.providers(balances=balances)
 
     statuses = anyio.run(ask)
     if as_json:

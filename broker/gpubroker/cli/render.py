@@ -118,10 +118,7 @@ def _done(found: Found, state: ReleaseState | None) -> str:
 
 def providers_page(statuses: Sequence[ProviderStatus], settings: Sequence[Setting]) -> Page:
     """The providers, and what is set where."""
-    rows = [
-        [s.name, _standing(s), {True: "paid", False: "free", None: NONE}[s.paid], s.origin, s.why]
-        for s in statuses
-    ]
+    rows = [[s.name, _standing(s), _money(s), s.origin, s.why] for s in statuses]
     sources = [[s.name, s.value, s.source] for s in settings]
     return Page(
         heading=[] if rows else ["no provider is installed"],
@@ -130,6 +127,12 @@ def providers_page(statuses: Sequence[ProviderStatus], settings: Sequence[Settin
             Table(["setting", "value", "comes from"], sources, "settings"),
         ],
     )
+
+
+def _money(status: ProviderStatus) -> str:
+    if status.balance is not None:
+        return f"{status.balance} left"
+    return {True: "paid", False: "free", None: NONE}[status.paid]
 
 
 def _standing(status: ProviderStatus) -> str:

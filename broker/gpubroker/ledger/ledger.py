@@ -215,6 +215,20 @@ class Ledger:
             )
             _write_event(sql, lease, at, "found", None, lease.state, detail)
 
+    def settle(self, lease: LeaseRow, billed: Money, at: float) -> LeaseRow:
+        """Put what the vendor billed for a released lease on record, in place of what was counted.
+
+        Once: a second charge changes nothing.
+        """
+        with self._store.transaction() as sql:
+            now = _lease(sql, lease.id)
+            if now.state is not LeaseState.RELEASED or now.settled_at is not None:
+                return now
+            _update(sql, now, {"spent": billed, "settled_at": at})
+            detail = f"counted {now.spent}, billed {billed}"
+            _write_event(sql, now, at, "settled", None, None, detail)
+            return _lease(sql, lease.id)
+
     # ---- jobs -----------------------------------------------------------------------------
 
     def begin_job(
@@ -273,6 +287,17 @@ class Ledger:
             rows = sql.execute(
                 f"SELECT * FROM leases {where} ORDER BY created_at DESC, id LIMIT :limit",  # noqa: S608
                 {"limit": limit},
+            )
+            return [lease_from(row) for row in rows]
+
+    def unsettled(self, provider: str, *, since: float, until: float) -> list[LeaseRow]:
+        """Leases whose machines a provider really had, ended between two moments, not settled."""
+        with self._store.reading() as sql:
+            rows = sql.execute(
+                "SELECT * FROM leases WHERE state = 'released' AND settled_at IS NULL"
+                " AND provider = :provider AND ended_at >= :since AND ended_at <= :until"
+                " AND machine_id IS NOT NULL ORDER BY created_at",
+                {"provider": provider, "since": since, "until": until},
             )
             return [lease_from(row) for row in rows]
 

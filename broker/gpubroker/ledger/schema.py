@@ -66,9 +66,19 @@ def _m002_memory(connection: sqlite3.Connection) -> None:
     )
 
 
+def _m003_settlement(connection: sqlite3.Connection) -> None:
+    """When what the vendor billed was put on record."""
+    connection.execute("ALTER TABLE leases ADD COLUMN settled_at REAL")
+    connection.execute(
+        "CREATE INDEX leases_unsettled ON leases (provider, ended_at)"
+        " WHERE state = 'released' AND settled_at IS NULL"
+    )
+
+
 MIGRATIONS: Final[tuple[Callable[[sqlite3.Connection], None], ...]] = (
     _m001_first,
     _m002_memory,
+    _m003_settlement,
 )
 
 

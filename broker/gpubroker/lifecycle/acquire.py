@@ -7,6 +7,8 @@ and keeps the record of them.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import NoReturn
 
@@ -64,6 +66,7 @@ class Wish:
         budget: limits that the worst case must fit, besides `allowance`.
         lifetime: seconds that the machine may live, or ``None`` for the default.
         needed: seconds that the job needs at the least.
+        secrets: secrets are meant for the machine: its identity must be proven.
         earlier: the record of a machine that was lost under the same job. Its cost counts
             against the same allowance.
     """
@@ -76,6 +79,7 @@ class Wish:
     lifetime: float | None = None
     needed: float = 0.0
     tags: tuple[str, ...] = ()
+    secrets: bool = False
     earlier: DecisionRecord | None = None
 
 
@@ -184,6 +188,8 @@ class Acquisition:
             offer = verdict.offer
             if last is not None and self._condemned(offer):
                 continue
+            if self._parts.is_taken(offer):
+                continue
             others = any(
                 v.offer.provider != offer.provider and not self._condemned(v.offer)
                 for v in verdicts[index + 1 :]
@@ -234,7 +240,8 @@ class Acquisition:
         failures: Counter[ErrorKind] = Counter()
         while True:
             try:
-                return await self._attempt(offer, requirements)
+                with self._taking(offer) as take:
+                    return take(await self._attempt(offer, requirements))
             except ProviderError as failure:
                 failures[failure.kind] += 1
                 count = failures[failure.kind]
@@ -248,6 +255,25 @@ class Acquisition:
                 if step is Step.STOP:
                     self._fail(AcquireStopped, f"{offer.provider}: {failure}", failure)
                 raise
+
+    @contextmanager
+    def _taking(self, offer: Offer) -> Generator[Callable[[Hold], Hold]]:
+        """Keep this broker's other requests from trying, in vain, for the same thing."""
+        key, taken = (offer.provider, offer.id), self._parts.taken
+        if not offer.single:
+            yield lambda hold: hold
+            return
+
+        def take(hold: Hold) -> Hold:
+            taken[key] = hold
+            return hold
+
+        taken[key] = None
+        try:
+            yield take
+        finally:
+            if taken[key] is None:
+                del taken[key]
 
     async def _attempt(self, offer: Offer, requirements: Requirements) -> Hold:
         """One try at one offer; whatever way it ends, it ends on record."""
@@ -263,6 +289,7 @@ class Acquisition:
             limits=self._limits(),
             timeout=self._policy.attempt_timeout,
             tags=wish.tags,
+            secrets=wish.secrets,
         )
         try:
             hold = held = await intend(
@@ -342,6 +369,8 @@ class Acquisition:
             f"{f' [{a.scope}]' if a.scope else ''}: {a.reason}"
             for a in self.record.attempts
         ]
+        if not lines:
+            return "this broker has every offer that fits already"
         return "every offer that fits was tried and failed: " + "; ".join(lines)
 
     def _no_offer_text(self) -> str:

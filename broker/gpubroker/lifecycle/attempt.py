@@ -12,6 +12,7 @@ from gpubroker.errors import ErrorKind, LeaseReleased, ProviderError, Scope
 from gpubroker.ledger.ledger import OverLimit
 from gpubroker.ledger.rows import Limit
 from gpubroker.lifecycle.hold import Hold
+from gpubroker.lifecycle.link import Link
 from gpubroker.lifecycle.parts import Parts
 from gpubroker.lifecycle.readiness import wait_until_running
 from gpubroker.lifecycle.release import resolve_unknown
@@ -25,6 +26,7 @@ from gpubroker.model.machines import Order
 from gpubroker.model.money import Money
 from gpubroker.model.offers import Offer
 from gpubroker.model.requirements import Requirements
+from gpubroker.model.results import JobState
 from gpubroker.policy import probe
 from gpubroker.policy.pricing import lifetime_within, worst_case
 
@@ -43,6 +45,7 @@ class Conditions:
         limits: what the worst case must fit.
         timeout: seconds from the create to a machine that runs; ``None`` for no limit beyond the
             provider's boot time-out.
+        secrets: secrets are meant for the machine.
     """
 
     request_id: str
@@ -51,6 +54,7 @@ class Conditions:
     limits: Sequence[Limit]
     timeout: float | None
     tags: tuple[str, ...]
+    secrets: bool = False
 
 
 async def money_left(parts: Parts, limits: Sequence[Limit]) -> Money | None:
@@ -71,6 +75,7 @@ async def intend(
     Raises:
         OverLimit: a limit does not allow it.
         BrokerClosed: the broker is closing.
+        ProviderError: this system has no SSH client.
     """
     provider = parts.providers[offer.provider]
     left = await money_left(parts, conditions.limits)
@@ -100,10 +105,24 @@ async def intend(
         deadline=now + lifetime,
         tags=conditions.tags,
     )
-    await supervisor.beat()
-    supervisor.check_open()
-    await parts.ledger(lambda ledger: ledger.reserve(row, conditions.limits))
-    return Hold(row, provider, offer, image)
+    hold = Hold(row, provider, offer, image)
+    # From the reservation to the create nothing else is awaited: a sweep in between would find a
+    # lease that nobody sees to.
+    if provider.facts.ssh:
+        hold.link = await Link.make(parts, secrets=conditions.secrets)
+    try:
+        await supervisor.beat()
+        supervisor.check_open()
+        await parts.ledger(lambda ledger: ledger.reserve(row, conditions.limits))
+    except BaseException:
+        if hold.link is not None:
+            hold.link.discard()
+        raise
+    if hold.link is not None:
+        given_up = anyio.CancelScope()
+        hold.use(given_up)
+        supervisor.start(hold.link.keep, given_up)
+    return hold
 
 
 async def bring_up(
@@ -153,6 +172,8 @@ async def _create(
         env=requirements.env,
         price_ceiling=hold.offer.price.hourly,
         deadline=hold.row.deadline,
+        public_key="" if hold.link is None else hold.link.key.public,
+        nonce="" if hold.link is None else hold.link.nonce,
     )
     supervisor.create(hold, order)
     await hold.answered.wait()
@@ -173,7 +194,7 @@ async def _create(
 async def _probe(parts: Parts, hold: Hold) -> None:
     """Ask the machine itself for its cards, before the first byte of anybody's work leaves."""
     offer = hold.offer
-    if not hold.provider.facts.paid or offer.simulated or offer.gpu is None:
+    if not hold.provider.facts.paid or offer.gpu is None:
         return
     if gpu_compute_capability(offer.gpu) is None:
         return  # no NVIDIA card, or none that anybody knows
@@ -192,6 +213,12 @@ async def _probe(parts: Parts, hold: Hold) -> None:
         destination=Path(),
         purpose="probe",
     )
+    if run.outcome.state not in (JobState.EXITED, JobState.NOT_STARTED):
+        raise ProviderError(
+            f"the machine could not be asked for its cards: {run.outcome.message}",
+            kind=ErrorKind.HOST_BROKEN,
+            scope=Scope.HOST,
+        )
     wrong = probe.mismatch(offer, run.outcome.exit_code, run.stdout.decode(errors="replace"))
     if wrong is not None:
         raise ProviderError(wrong, kind=ErrorKind.HOST_BROKEN, scope=Scope.HOST)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import anyio
 
 from gpubroker.errors import ProviderError
+from gpubroker.lifecycle.link import Link
 from gpubroker.model.leases import LeaseRow, ReleaseState
 from gpubroker.model.machines import Machine
 from gpubroker.model.offers import Offer
 from gpubroker.plugins import Provider
+from gpubroker.transport.channel import Channel
 
 
 class Hold:
@@ -20,6 +22,7 @@ class Hold:
         machine: what the vendor made; ``None`` until the create is answered.
         failure: why there is no machine, once the create was answered without one.
         answered: set once the create was answered, or can be answered no more.
+        link: the way to it over SSH, where its provider's machines are reached so.
         release_reason: why its release was asked for. Absorbing: once set, the lease is of no
             further use to its holder, whatever the ledger says by then.
         lost: it was asked for because the machine went away by itself.
@@ -35,6 +38,7 @@ class Hold:
         self.machine: Machine | None = None
         self.failure: ProviderError | None = None
         self.answered = anyio.Event()
+        self.link: Link | None = None
         self.release_reason: str | None = None
         self.lost = False
         self._acknowledged = anyio.Event()
@@ -66,6 +70,11 @@ class Hold:
     def leave(self, scope: anyio.CancelScope) -> None:
         """Undo `use`."""
         self._users.discard(scope)
+
+    @property
+    def channel(self) -> Channel | None:
+        """The way to the machine, where there is one and it has answered."""
+        return None if self.link is None else self.link.channel
 
     @property
     def done(self) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -15,19 +16,21 @@ from gpubroker.errors import (
     LeaseReleased,
     LedgerError,
     MachineLost,
+    SecretsRefused,
     SetupFailed,
 )
 from gpubroker.lifecycle.hold import Hold
 from gpubroker.lifecycle.parts import Parts
 from gpubroker.lifecycle.running import Run, run_on
 from gpubroker.lifecycle.supervise import Supervisor
+from gpubroker.lifecycle.tunnel import answering, service
 from gpubroker.model.decisions import DecisionRecord
 from gpubroker.model.events import EventKind
 from gpubroker.model.jobs import Job
 from gpubroker.model.leases import LeaseState, ReleaseState
 from gpubroker.model.money import Money
 from gpubroker.model.requirements import Requirements
-from gpubroker.model.results import JobState, Result, Timings
+from gpubroker.model.results import HostIdentity, JobState, Result, Timings
 from gpubroker.policy.pricing import spent
 from gpubroker.transport.job_io import OutputCallback
 
@@ -104,6 +107,11 @@ class AsyncLease:
         """How far giving it up has come."""
         return self._hold.release_state
 
+    @property
+    def host_identity(self) -> HostIdentity | None:
+        """How the machine's identity was made sure of; ``None`` without SSH."""
+        return None if self._hold.link is None else self._hold.link.host_identity
+
     async def run(
         self, job: Job | str | Sequence[str], *, on_output: OutputCallback | None = None
     ) -> Result:
@@ -119,11 +127,13 @@ class AsyncLease:
         Raises:
             LeaseReleased: the lease has been given up.
             MachineLost: the machine went away under the job.
+            SecretsRefused: the job has secrets, and the machine's identity is not proven.
             OSError: the outputs cannot be written here.
         """
         job = Job.of(job)
         async with self._turn:
             self._check_held()
+            self._check_secrets(job)
             job_id = self._parts.new_id("job")
             hold, at = self._hold, self._parts.now()
             hold.update(
@@ -162,6 +172,36 @@ class AsyncLease:
         if result.state is JobState.LOST:
             raise MachineLost(f"{self.provider}: {result.failure}", result)
         return result
+
+    @asynccontextmanager
+    async def tunnel(
+        self,
+        port: int,
+        *,
+        path: str | None = "/",
+        timeout: float = 120.0,  # noqa: ASYNC109
+    ) -> AsyncGenerator[str]:
+        """Reach a service on the machine, once it answers.
+
+        Args:
+            port: the TCP port that it listens on, on the machine's own loopback address.
+            path: what to ask it for over HTTP until it answers, with whatever status below 500;
+                ``None`` for a service that does not speak HTTP, which only has to accept and
+                keep a connection.
+            timeout: seconds to wait for that.
+
+        Returns:
+            A context manager that gives where it is reached here: ``http://127.0.0.1:PORT``.
+
+        Raises:
+            LeaseReleased: the lease has been given up.
+            TimeoutError: it did not answer in time.
+            ChannelLost: there is no way to the machine.
+        """
+        self._check_held()
+        async with service(self._hold, port) as address:
+            await answering(address, path, timeout)
+            yield f"http://127.0.0.1:{address}"
 
     def release(self, reason: str = "asked for") -> None:
         """Give the machine up. Does not wait; a second call changes nothing."""
@@ -237,6 +277,13 @@ class AsyncLease:
         if self._hold.release_reason is not None:
             raise LeaseReleased(self.id, self._hold.release_reason)
 
+    def _check_secrets(self, job: Job) -> None:
+        if job.secrets and self.host_identity is HostIdentity.FIRST_USE:
+            raise SecretsRefused(
+                f"{', '.join(job.secrets)}: the log of {self.machine} from {self.provider} did not"
+                " show its host keys, so its identity is not proven"
+            )
+
     def _emit(self, kind: EventKind, text: str) -> None:
         self._parts.emit(kind, text, provider=self.provider, lease_id=self.id)
 
@@ -270,6 +317,7 @@ class AsyncLease:
             timings=Timings(
                 acquire=self._acquire_seconds, setup=self._setup_seconds, run=run.seconds
             ),
+            host_identity=self.host_identity,
             release=self.release_state,
             record=self._record,
         )

@@ -104,5 +104,7 @@ async def _open_providers(
         except (ProviderError, InvalidValue) as error:
             parts.broken.append(BrokenPlugin(plugin.name, plugin.origin, str(error)))
         else:
+            account_known = account.key is not None or account.url is not None
+            provider.has_account = plugin.given or not provider.facts.paid or account_known
             parts.providers[plugin.name] = provider
             parts.readings[plugin.name] = Readings(provider, parts.now)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from gpubroker.ledger.access import LedgerAccess
 from gpubroker.lifecycle.owner import Identity
@@ -12,7 +13,12 @@ from gpubroker.lifecycle.readings import Readings
 from gpubroker.lifecycle.recall import Recall
 from gpubroker.model.events import Event, EventKind
 from gpubroker.model.marks import Mark
+from gpubroker.model.offers import Offer
 from gpubroker.plugins import BrokenPlugin, Provider
+
+if TYPE_CHECKING:
+    from gpubroker.lifecycle.hold import Hold
+    from gpubroker.lifecycle.quoting import Asking
 
 
 @dataclass(slots=True, kw_only=True)
@@ -23,6 +29,9 @@ class Parts:
         identity: which process this is, for the owner row.
         now: reads the wall clock, Unix seconds. Waiting goes by the event loop's own clock.
         source: all randomness: ids, marks, jitter.
+        taken: offers of which there is one that this broker rents, or is about to: by provider and
+            offer, with the hold once there is one.
+        asking: the quotes that are under way.
         recall: what is remembered of failures and hosts.
         broken: plugins that could not be opened, and why.
         blocking: what the watchdog has to say of a provider, by name.
@@ -37,6 +46,10 @@ class Parts:
     source: random.Random
     providers: dict[str, Provider] = field(default_factory=dict[str, Provider])
     readings: dict[str, Readings] = field(default_factory=dict[str, Readings])
+    taken: dict[tuple[str, str], Hold | None] = field(
+        default_factory=dict[tuple[str, str], "Hold | None"]
+    )
+    asking: list[Asking] = field(default_factory=list["Asking"])
     recall: Recall = field(default_factory=Recall)
     broken: list[BrokenPlugin] = field(default_factory=list[BrokenPlugin])
     blocking: dict[str, str] = field(default_factory=dict[str, str])
@@ -57,6 +70,14 @@ class Parts:
                 listener(event)
             except Exception:  # noqa: BLE001 - a listener must not be able to stop a release
                 self.listeners.remove(listener)
+
+    def is_taken(self, offer: Offer) -> bool:
+        """Whether this broker itself stands in the way of renting an offer."""
+        key = (offer.provider, offer.id)
+        if key not in self.taken:
+            return False
+        hold = self.taken[key]
+        return hold is None or (hold.row.state.open and hold.row.acknowledged_at is None)
 
     def new_id(self, prefix: str) -> str:
         """A short id that is new in this ledger."""

@@ -85,7 +85,7 @@ def _pause_asked_for(parts: Parts, provider: Provider) -> ProviderProblem | None
     """A provider that asked to be left alone is not asked before that time is over."""
     now = parts.now()
     cooldown = provider_cooling(provider.name, parts.recall.cooldowns, now)
-    if cooldown is None or cooldown.kind is not ErrorKind.RATE_LIMIT:
+    if cooldown is None or cooldown.kind not in (ErrorKind.RATE_LIMIT, ErrorKind.QUOTA):
         return None
     text = f"not asked for {cooldown.until - now:.0f} s more: {cooldown.reason}"
     return ProviderProblem(provider=provider.name, kind=cooldown.kind, message=text)
@@ -98,7 +98,7 @@ async def _patiently(
     failures: Counter[ErrorKind] = Counter()
     while True:
         try:
-            return await provider.quote(requirements)
+            return await _together(parts, provider, requirements)
         except ProviderError as error:
             failures[error.kind] += 1
             if policy.retry.step(error.kind, failures[error.kind]) is not Step.HERE:
@@ -109,3 +109,45 @@ async def _patiently(
             if pause >= policy.quote_timeout:
                 raise
         await anyio.sleep(pause)
+
+
+class Asking:
+    """A quote that is under way, for all who want the same of the same provider.
+
+    Many requests at once, of a batch, ask one question: vendors count what they are asked.
+    """
+
+    def __init__(self, provider: str, requirements: Requirements) -> None:
+        self.provider = provider
+        self.requirements = requirements
+        self.answered = anyio.Event()
+        self.offers: list[Offer] | None = None
+        self.error: ProviderError | None = None
+
+
+async def _together(parts: Parts, provider: Provider, requirements: Requirements) -> list[Offer]:
+    while True:
+        mine = Asking(provider.name, requirements)
+        other = next((a for a in parts.asking if _same(a, mine)), None)
+        if other is None:
+            break
+        await other.answered.wait()
+        if other.error is not None:
+            raise other.error
+        if other.offers is not None:
+            return list(other.offers)
+        # Whoever asked was cancelled: ask again.
+    parts.asking.append(mine)
+    try:
+        mine.offers = await provider.quote(requirements)
+    except ProviderError as error:
+        mine.error = error
+        raise
+    finally:
+        parts.asking.remove(mine)
+        mine.answered.set()
+    return list(mine.offers)
+
+
+def _same(one: Asking, other: Asking) -> bool:
+    return one.provider == other.provider and one.requirements == other.requirements

@@ -10,7 +10,14 @@ from dataclasses import dataclass
 
 import anyio
 
-from gpubroker.errors import InvalidValue, LedgerError, ProviderError, StaleOwner
+from gpubroker.errors import (
+    ErrorKind,
+    InvalidValue,
+    LedgerError,
+    ProviderError,
+    Scope,
+    StaleOwner,
+)
 from gpubroker.lifecycle.parts import Parts
 from gpubroker.lifecycle.readings import Reading
 from gpubroker.lifecycle.release import (
@@ -19,18 +26,24 @@ from gpubroker.lifecycle.release import (
     resolve_unknown,
     watch_over,
 )
+from gpubroker.lifecycle.settling import Settling
 from gpubroker.lifecycle.supervise import Supervisor
 from gpubroker.model.events import EventKind
 from gpubroker.model.leases import LeaseRow, LeaseState
-from gpubroker.model.machines import Machine
+from gpubroker.model.machines import Machine, MachineState
 from gpubroker.model.marks import Mark
 from gpubroker.model.money import Money
 from gpubroker.policy.backoff import delay
+from gpubroker.policy.retry import Retry
 from gpubroker.policy.sweeping import Finding, Scene, Verdict, brake, sweep
 from gpubroker.policy.transitions import HELD
 
 SWEEP_EVERY = 30.0
 """Seconds between two sweeps of a broker that has leases open."""
+
+
+#: The same while a machine in use seems to be down: somebody may be waiting for its job.
+_LOOK_AGAIN = 6.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +69,7 @@ class Reaper:
     def __init__(self, parts: Parts, supervisor: Supervisor) -> None:
         self._parts = parts
         self._supervisor = supervisor
+        self._settling = Settling(parts)
         self._doubted: dict[tuple[Finding, str], tuple[int, float]] = {}
         self._surplus: set[str] = set()
         self._releasing: set[str] = set()
@@ -68,25 +82,34 @@ class Reaper:
             try:
                 if not self.done.is_set() or await self._anything_open():
                     await self.sweep_all()
+                else:
+                    await self._settling.settle_all()
             except LedgerError as error:
                 self._parts.emit(EventKind.ALARM, f"a sweep failed: {error}")
             self.done.set()
-            await anyio.sleep(SWEEP_EVERY)
+            down = any(finding is Finding.DOWN for finding, _ in self._doubted)
+            await anyio.sleep(_LOOK_AGAIN if down else SWEEP_EVERY)
 
     async def _anything_open(self) -> bool:
         return bool(await self._parts.ledger.insist(lambda ledger: ledger.leases(limit=1)))
 
     async def sweep_all(self) -> list[Swept]:
-        """One pass over every provider, all at once."""
+        """One pass over every provider, all at once; then what they billed is put on record."""
         results: list[Swept] = []
 
         async def one(name: str) -> None:
             results.append(await self.sweep(name))
 
+        held = {
+            lease.provider
+            for lease in await self._parts.ledger.insist(lambda ledger: ledger.leases())
+        }
         async with anyio.create_task_group() as tasks:
             for name, provider in self._parts.providers.items():
-                if "inventory" in provider.hooks:
+                # Without an account there is nothing to list, unless there was one.
+                if "inventory" in provider.hooks and (provider.has_account or name in held):
                     tasks.start_soon(one, name)
+        await self._settling.settle_all()
         return sorted(results, key=lambda swept: swept.provider)
 
     async def sweep(self, name: str) -> Swept:
@@ -159,7 +182,7 @@ class Reaper:
 
     def _is_sure(self, verdict: Verdict, scene: Scene, seen: set[tuple[Finding, str]]) -> bool:
         """Whether to act now. What rests on something missing must be found in two passes."""
-        doubtful = {Finding.OWNER_MISSING: 2}
+        doubtful = {Finding.OWNER_MISSING: 2, Finding.DOWN: 2}
         if scene.facts.absence_readings > 1:
             doubtful |= dict.fromkeys(
                 (Finding.VANISHED, Finding.NEVER_SEEN), scene.facts.absence_readings
@@ -198,10 +221,19 @@ class Reaper:
                 assert lease is not None
                 await watch_over(self._parts, lease)
                 return None
-            case Finding.VANISHED if lease is not None and lease.id in self._supervisor.holds:
+            case Finding.VANISHED | Finding.DOWN if lease and lease.id in self._supervisor.holds:
                 hold = self._supervisor.holds[lease.id]
+                if machine is None and hold.link is not None and await hold.link.answers():
+                    text = f"{lease.machine_id} is not listed any more, but it answers: it is kept"
+                    self._parts.emit(EventKind.FOUND, text, provider=lease.provider)
+                    return None
+                if hold.release_reason is not None:
+                    return None
                 hold.lost = True
-                self._supervisor.request_release(hold, "the machine vanished")
+                loss = _loss(machine, spot=hold.offer.spot)
+                now = self._parts.now()
+                self._parts.recall.attempt_failed(loss, hold.offer, hold.image, Retry(), now)
+                self._supervisor.request_release(hold, str(loss))
                 return lease
             case _:
                 assert lease is not None
@@ -325,3 +357,15 @@ class Reaper:
         )
         await parts.ledger.insist(lambda ledger: ledger.adopt(row, now, machine.id))
         return await self.release(row, Finding.UNRECORDED, machine)
+
+
+def _loss(machine: Machine | None, *, spot: bool) -> ProviderError:
+    """What the loss of a machine in use says of the offer that it came from."""
+    if machine is None:
+        text = "the machine vanished"
+    else:
+        said = f": {machine.progress}" if machine.progress else ""
+        text = f"the machine is {machine.state}{said}"
+    if spot and machine is not None and machine.state is MachineState.STOPPED:
+        return ProviderError(text, kind=ErrorKind.CAPACITY, scope=Scope.OFFER)
+    return ProviderError(text, kind=ErrorKind.HOST_BROKEN, scope=Scope.HOST)

@@ -257,7 +257,7 @@ async def found(
         asked |= {"release_requested_at": now, "release_reason": "late create"}
     if not lease.state.open:
         # It has risen, so its destroy was none: it has billed all along.
-        asked |= {"acknowledged_at": None, "ended_at": None}
+        asked |= {"acknowledged_at": None, "ended_at": None, "settled_at": None}
     row = await parts.ledger.insist(
         lambda ledger: ledger.move(
             lease,

@@ -15,9 +15,18 @@ from gpubroker.model.events import EventKind
 from gpubroker.model.jobs import Job
 from gpubroker.model.results import JobState, Outcome, OutputFile
 from gpubroker.policy.retry import Retry
-from gpubroker.transport.job_io import JobIO, OutputCallback, Purpose
+from gpubroker.transport.job_io import (
+    Direction,
+    JobIO,
+    OutputCallback,
+    ProgressCallback,
+    Purpose,
+)
 from gpubroker.transport.outputs import asked_for
 from gpubroker.transport.receive import Receiver
+
+#: Outputs that are put in place at once; more of them would hold up the event loop.
+_FEW = 100
 
 #: Seconds that a provider may take beyond a job's own time-out to report it.
 _GRACE = 30.0
@@ -56,14 +65,21 @@ async def run_on(
     """
     assert hold.machine is not None
     receiver = Receiver(destination, token=job_id)
-    io = JobIO(job_id=job_id, env=env, receiver=receiver, purpose=purpose, on_output=on_output)
+    io = JobIO(
+        job_id=job_id,
+        env=env,
+        receiver=receiver,
+        purpose=purpose,
+        on_output=on_output,
+        on_progress=_progress(parts, hold),
+    )
     began = anyio.current_time()
     try:
         outcome = await _outcome(parts, hold, job, io)
     except BaseException:
         receiver.discard()
         raise
-    files = receiver.commit()
+    files = await _placed(receiver)
     if io.callback_error is not None:
         text = f"the output callback failed and was left out: {io.callback_error!r}"
         parts.emit(EventKind.ALARM, text, lease_id=hold.row.id)
@@ -81,6 +97,32 @@ async def run_on(
     )
 
 
+async def _placed(receiver: Receiver) -> dict[str, OutputFile]:
+    """Put the outputs in place; thousands of them not in the event loop's time."""
+    if receiver.count <= _FEW:
+        return receiver.commit()
+    with anyio.CancelScope(shield=True):
+        return await anyio.to_thread.run_sync(receiver.commit)
+    raise AssertionError("a shield lets nothing through")
+
+
+def _progress(parts: Parts, hold: Hold) -> ProgressCallback:
+    """Tells how far files have come, once a second at the most."""
+    told = anyio.current_time()
+
+    def progress(direction: Direction, done: int, total: int | None) -> None:
+        nonlocal told
+        now = anyio.current_time()
+        if now - told < 1.0:
+            return
+        told = now
+        of = "" if not total else f" of {total / 1e6:,.0f}"
+        text = f"{direction}: {done / 1e6:,.0f}{of} MB"
+        parts.emit(EventKind.TRANSFERRING, text, provider=hold.provider.name, lease_id=hold.row.id)
+
+    return progress
+
+
 async def _outcome(parts: Parts, hold: Hold, job: Job, io: JobIO) -> Outcome:
     assert hold.machine is not None
     limit = float("inf") if job.timeout is None else job.timeout + _GRACE
@@ -91,7 +133,7 @@ async def _outcome(parts: Parts, hold: Hold, job: Job, io: JobIO) -> Outcome:
             overdue.deadline = anyio.current_time() + limit
             with overdue:
                 try:
-                    return await hold.provider.run(hold.machine, job, io)
+                    return await hold.provider.run(hold.machine, job, io, hold.channel)
                 except ProviderError as error:
                     if local := io.local_error:
                         raise local from error

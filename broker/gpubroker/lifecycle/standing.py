@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
+import anyio
+
+from gpubroker.errors import ProviderError
 from gpubroker.lifecycle.parts import Parts
+from gpubroker.model.money import Money
 from gpubroker.plugins import Provider
 from gpubroker.settings import Settings, why_off
 
@@ -20,6 +24,7 @@ class ProviderStatus:
         on: it can be rented from.
         why: why it is off, or what is wrong with it; empty if nothing is.
         paid: its machines cost money; ``None`` where that is not known.
+        balance: USD that its account has left, if that was asked for and could be found out.
     """
 
     name: str
@@ -27,6 +32,7 @@ class ProviderStatus:
     on: bool
     why: str = ""
     paid: bool | None = None
+    balance: Money | None = None
 
 
 def statuses(parts: Parts, settings: Settings, *, limited: bool) -> list[ProviderStatus]:
@@ -43,6 +49,23 @@ def statuses(parts: Parts, settings: Settings, *, limited: bool) -> list[Provide
     return sorted([*opened, *broken], key=lambda status: status.name)
 
 
+async def with_balances(parts: Parts, known: Sequence[ProviderStatus]) -> list[ProviderStatus]:
+    """The same, with what each account has left; why that could not be found out, if it could not."""
+    shown = {status.name: status for status in known}
+
+    async def ask(name: str) -> None:
+        try:
+            shown[name] = replace(shown[name], balance=await parts.providers[name].balance())
+        except ProviderError as error:
+            shown[name] = replace(shown[name], why=shown[name].why or f"balance: {error}")
+
+    async with anyio.create_task_group() as tasks:
+        for name, provider in parts.providers.items():
+            if shown[name].on and "balance" in provider.hooks:
+                tasks.start_soon(ask, name)
+    return list(shown.values())
+
+
 def _status(parts: Parts, provider: Provider, settings: Settings, limited: bool) -> ProviderStatus:
     account = settings.account(provider.name)
     options: Mapping[str, str] = settings.providers.get(provider.name, {})
@@ -55,6 +78,7 @@ def _status(parts: Parts, provider: Provider, settings: Settings, limited: bool)
         limited=limited,
         real=not provider.given and account.url is None,
         under_test="pytest" in sys.modules,
+        disabled=options.get("enabled") == "false",
     )
     return ProviderStatus(
         name=provider.name,

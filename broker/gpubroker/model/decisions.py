@@ -33,6 +33,8 @@ class Constraint(enum.StrEnum):
     MAX_PRICE = "max price"
     IMAGE = "image"
     PORTS = "ports"
+    DRIVER = "driver"
+    STATIC_IP = "static ip"
     PRICE_INVALID = "price invalid"
     EXPIRED = "expired"
     BUDGET = "budget"

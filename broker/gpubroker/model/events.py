@@ -20,10 +20,12 @@ class EventKind(enum.StrEnum):
     SETTING_UP = "setting up"
     READY = "ready"
     RUNNING = "running"  #: a job started
+    TRANSFERRING = "transferring"  #: how far files have come, once a second at the most
     JOB_ENDED = "job ended"  #: results, if any, are on disk
     RELEASING = "releasing"  #: release requested, durably where the ledger allows
     ACKNOWLEDGED = "acknowledged"  #: the provider accepted the destroy
     PROVEN = "proven"  #: shown to be gone
+    SETTLED = "settled"  #: what the vendor billed is on record
     NOTE = "note"  #: what a provider has to say
     FOUND = "found"  #: a sweep found something to act on or to know of
     ALARM = "alarm"  #: somebody should look: a machine may go on billing

@@ -33,6 +33,11 @@ class ProviderFacts:
         spot: it offers interruptible machines.
         ports: it can make TCP ports reachable.
         max_creates_at_once: creates it accepts in parallel.
+        ssh: its machines are reached over SSH: the broker makes a key per lease, connects, and
+            gives the plugin's ``run`` a channel.
+        loopback: its machines are this host: their services are reached at 127.0.0.1.
+        identity_timeout: how long the log of a machine that runs may take to show its host keys.
+        charges_after: how long after a release what it really cost is final.
     """
 
     paid: bool
@@ -51,3 +56,7 @@ class ProviderFacts:
     spot: bool = False
     ports: bool = False
     max_creates_at_once: int = 4
+    ssh: bool = False
+    loopback: bool = False
+    identity_timeout: float = 120.0
+    charges_after: float = 3600.0

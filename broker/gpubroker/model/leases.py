@@ -49,6 +49,8 @@ class LeaseRow:
         reserved: USD held against budgets until it is settled. spent: USD settled.
         deadline: when the machine must be gone, whatever else happens.
         acknowledged_at: when the provider accepted the destroy.
+        settled_at: when what the vendor billed was put on record as spent; until then that is what
+            was counted here.
         suspected_at: when a sweep first found its owner missing.
     """
 
@@ -75,6 +77,7 @@ class LeaseRow:
     acknowledged_at: float | None = None
     suspected_at: float | None = None
     ended_at: float | None = None
+    settled_at: float | None = None
     problem: str = ""
     tags: tuple[str, ...] = ()
 

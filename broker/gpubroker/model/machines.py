@@ -19,6 +19,22 @@ class MachineState(enum.StrEnum):
     GONE = "gone"  #: a tombstone: listed, but destroyed and no longer billed
 
 
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a machine's SSH server is reached.
+
+    Attributes:
+        host: a name or an address. port: the TCP port there.
+        proxied: through a gateway of the vendor's, which is slower than straight.
+        user: the account to log in to.
+    """
+
+    host: str
+    port: int
+    proxied: bool = False
+    user: str = "root"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
     """One machine of the account, as the provider describes it now.
@@ -32,6 +48,7 @@ class Machine:
         created_at: Unix time, where the provider says so.
         progress: the provider's text on how far booting is; any change counts as progress.
         host: the vendor's id of the physical machine.
+        routes: where its SSH server is reached, the best first; none while that is not known.
         details: the provider's own data, handed back to its hooks unread. Never secrets.
     """
 
@@ -43,6 +60,7 @@ class Machine:
     created_at: float | None = None
     progress: str = ""
     host: str | None = None
+    routes: tuple[Route, ...] = ()
     details: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
@@ -59,6 +77,11 @@ class Order:
         env: environment for the machine. Holds no secrets.
         price_ceiling: USD per hour above which the order must not be accepted.
         deadline: Unix time at which the machine must be gone, for a dead-man switch on it.
+        public_key: the OpenSSH public key, one line, that must be let in; where machines are
+            reached over SSH.
+        nonce: what the machine is to print beside its SSH host keys, so that its log proves which
+            keys are its own; see `gpubroker.transport.announcement`. Not a secret for ever: it is
+            worth nothing once the machine is gone.
     """
 
     mark: str
@@ -69,3 +92,5 @@ class Order:
     env: Mapping[str, str]
     price_ceiling: Money
     deadline: float
+    public_key: str = ""
+    nonce: str = ""

@@ -16,6 +16,12 @@ _HOUR: Final = Decimal(3600)
 #: Counting quanta is exact, whatever the caller's context says.
 _EXACT: Final = Context(prec=64)
 
+DOWNLOADED: Final = 20
+"""GB that a machine is reserved to take in: its image, and what its jobs fetch."""
+
+UPLOADED: Final = 5
+"""GB that a machine is reserved to send out."""
+
 SAME_MOMENT: Final = Decimal("0.000001")
 """Two moments closer than this, in seconds, are one: Unix time as a float is no finer."""
 
@@ -35,6 +41,7 @@ class Price:
     upload: Money = ZERO
     download: Money = ZERO
     _hourly: Money = field(init=False, repr=False, compare=False)
+    _traffic: Money = field(init=False, repr=False, compare=False)
     _least: Money = field(init=False, repr=False, compare=False)
     _usd: float = field(init=False, repr=False, compare=False)
     _flawed: bool = field(init=False, repr=False, compare=False)
@@ -45,6 +52,10 @@ class Price:
                 raise InvalidValue(name, getattr(self, name), "a part of a price must be Money")
         # Asked for again and again for thousands of offers, so worked out once.
         object.__setattr__(self, "_hourly", self.machine + self.disk)
+        traffic = ZERO
+        if self.upload is not ZERO or self.download is not ZERO:
+            traffic = self.upload * UPLOADED + self.download * DOWNLOADED
+        object.__setattr__(self, "_traffic", traffic)
         object.__setattr__(self, "_usd", float(self._hourly.amount))
         parts = (self.machine, self.disk, self.upload, self.download)
         object.__setattr__(self, "_least", min(parts, key=lambda money: money.amount))
@@ -64,6 +75,11 @@ class Price:
     def hourly_usd(self) -> float:
         """`hourly` as a float: for putting offers in order, never for paying."""
         return self._usd
+
+    @property
+    def traffic(self) -> Money:
+        """USD reserved for traffic: an allowance, since what is sent is only known afterwards."""
+        return self._traffic
 
     @property
     def hourly(self) -> Money:
@@ -107,6 +123,10 @@ class Offer:
         trust: trust tier of this host, where it differs from the provider's.
         download: Mbit/s from the internet. upload: Mbit/s to the internet.
         spot: interruptible.
+        single: there is one of it: while somebody has it, nobody else can.
+        driver: version of the NVIDIA driver, such as ``"560.35.03"``.
+        open_ports: TCP ports that it can make reachable from outside, SSH's included.
+        static_ip: whether its address stays the same.
         host: the vendor's id of the physical machine, which outlives single offers.
         expires_at: Unix time after which the price no longer holds.
         simulated: not real hardware; always shown to people.
@@ -130,6 +150,10 @@ class Offer:
     download: float | None = None
     upload: float | None = None
     spot: bool = False
+    single: bool = False
+    driver: str | None = None
+    open_ports: int | None = None
+    static_ip: bool | None = None
     host: str | None = None
     expires_at: float | None = None
     simulated: bool = False

@@ -89,7 +89,9 @@ class Requirements:
         providers: only these. exclude: never these.
         max_price: the most to pay, in USD per hour for the whole machine, disk included.
         image: the container image. A provider that runs no images is ruled out.
-        ports: TCP ports that must be reachable.
+        ports: TCP ports that must be reachable from outside.
+        driver: the oldest NVIDIA driver that will do, such as ``"550"`` or ``"560.35.03"``.
+        static_ip: whether the machine's address must stay the same.
         env: environment for everything that runs on the machine. Not for secrets: providers
             see it.
         setup: a script, or the words of a command, run once per machine before its first job.
@@ -117,6 +119,8 @@ class Requirements:
     max_price: Money | None = None
     image: str | None = None
     ports: tuple[int, ...] = ()
+    driver: str | None = None
+    static_ip: bool = False
     env: Mapping[str, str] = field(default_factory=dict[str, str])
     setup: Setup | None = None
 
@@ -142,6 +146,8 @@ class Requirements:
         max_price: Money | float | str | None = None,
         image: str | None = None,
         ports: Iterable[int] = (),
+        driver: str | float | None = None,
+        static_ip: bool = False,
         env: Mapping[str, str] | None = None,
         setup: Setup | str | Sequence[str] | None = None,
     ) -> None:
@@ -149,7 +155,7 @@ class Requirements:
         put(self, "gpu", tuple(parse_gpu(name) for name in text_names("gpu", gpu)))
         exact = None if count is None else parse_range("count", count, whole=True, minimum=1)
         needs_gpu = any(
-            part not in ((), None) for part in (self.gpu, vram, compute_capability, cuda)
+            part not in ((), None) for part in (self.gpu, vram, compute_capability, cuda, driver)
         )
         put(self, "count", exact or (Range(1, 1) if needs_gpu else None))
         amounts: dict[str, tuple[float | str | Range | None, bool]] = {
@@ -185,6 +191,10 @@ class Requirements:
             raise InvalidValue("image", image, "must be a non-empty name")
         put(self, "image", image)
         put(self, "ports", _ports(ports))
+        put(self, "driver", None if driver is None else _driver(driver))
+        if not is_a(static_ip, bool):
+            raise InvalidValue("static_ip", static_ip, "must be true or false")
+        put(self, "static_ip", static_ip)
         put(self, "env", {} if env is None else env_names("env", env))
         put(self, "setup", None if setup is None else Setup.of(setup))
 
@@ -240,6 +250,19 @@ def _trust(value: TrustTier | str) -> TrustTier:
         raise InvalidValue.unknown(
             "trust", value, [tier.value for tier in TrustTier], noun="tier"
         ) from None
+
+
+def _driver(value: str | float) -> str:
+    text = str(value)
+    if not is_a(value, str, int, float) or not version_of(text):
+        raise InvalidValue("driver", value, "must be a version such as 560 or 560.35.03")
+    return text
+
+
+def version_of(text: str | None) -> tuple[int, ...]:
+    """A driver's version in a form that can be compared; empty if it is none."""
+    parts = (text or "").split(".")
+    return tuple(map(int, parts)) if all(p.isascii() and p.isdigit() for p in parts) else ()
 
 
 def _ports(values: Iterable[int]) -> tuple[int, ...]:

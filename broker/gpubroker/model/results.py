@@ -27,6 +27,13 @@ class JobState(enum.StrEnum):
     LOST = "lost"  #: the machine went away under it; nobody knows how it ended
 
 
+class HostIdentity(enum.StrEnum):
+    """How it was made sure that a machine reached over SSH is the one that was rented."""
+
+    PINNED = "pinned"  #: its host keys came through the vendor's authenticated log
+    FIRST_USE = "first use"  #: the key it showed first was believed; it knew the lease's nonce
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What a provider's ``run`` hook reports.
@@ -83,6 +90,8 @@ class Result:
         missing: outputs that were wanted and did not exist.
         provider: who rented the machine out. machine: what it was. lease_id: the lease.
         cost: USD so far for this job's lease; the ledger settles the final amount.
+        host_identity: how the machine's identity was made sure of; ``None`` where it was not
+            reached over SSH.
         release: how far giving the machine back had come when the result was returned.
         record: why this machine was chosen, and what else was tried.
     """
@@ -101,6 +110,7 @@ class Result:
     missing: tuple[str, ...] = ()
     cost: Money = ZERO
     timings: Timings = Timings()
+    host_identity: HostIdentity | None = None
     release: ReleaseState = ReleaseState.HELD
     record: DecisionRecord = field(repr=False)
 

@@ -17,7 +17,7 @@ from gpubroker.model.gpus import gpu_matches
 from gpubroker.model.money import Money
 from gpubroker.model.offers import Offer
 from gpubroker.model.ranges import Range
-from gpubroker.model.requirements import Requirements, TrustTier
+from gpubroker.model.requirements import Requirements, TrustTier, version_of
 
 Check = Callable[[Offer], Rejection | None]
 
@@ -77,6 +77,12 @@ def _checks(r: Requirements, facts: ProviderFacts) -> Iterator[Check]:
         yield _always(Rejection(Constraint.IMAGE, r.image, "runs no images"))
     if r.ports and not facts.ports:
         yield _always(Rejection(Constraint.PORTS, ", ".join(map(str, r.ports)), "opens no ports"))
+    elif r.ports:
+        yield _ports(len(r.ports) + facts.ssh)  # SSH takes one of them
+    if r.driver is not None:
+        yield _driver(r.driver)
+    if r.static_ip:
+        yield _static_ip
 
 
 def _always(rejection: Rejection) -> Check:
@@ -167,6 +173,34 @@ def _spot(wanted: bool) -> Check:
         return Rejection(Constraint.SPOT, words[wanted], words[offer.spot])
 
     return check
+
+
+def _ports(wanted: int) -> Check:
+    def check(offer: Offer) -> Rejection | None:
+        if offer.open_ports is None or offer.open_ports >= wanted:
+            return None  # the provider as a whole opens ports, or it would not come to this
+        return Rejection(Constraint.PORTS, f"{wanted} open ports", f"{offer.open_ports}")
+
+    return check
+
+
+def _driver(wanted: str) -> Check:
+    least = version_of(wanted)
+
+    def answer(driver: str | None) -> Rejection | None:
+        if version_of(driver) >= least:
+            return None
+        return Rejection(Constraint.DRIVER, f"{wanted} or newer", driver)
+
+    answers = _Answers(answer)
+    return lambda offer: answers[offer.driver]
+
+
+def _static_ip(offer: Offer) -> Rejection | None:
+    if offer.static_ip:
+        return None
+    said = None if offer.static_ip is None else "a changing one"
+    return Rejection(Constraint.STATIC_IP, "a lasting address", said)
 
 
 def _price(r: Requirements, facts: ProviderFacts, now: float) -> Check:

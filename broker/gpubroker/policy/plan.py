@@ -12,7 +12,7 @@ from operator import attrgetter
 from gpubroker.errors import InvalidValue
 from gpubroker.model.decisions import Constraint, Estimate, Rejection, Verdict
 from gpubroker.model.facts import ProviderFacts
-from gpubroker.model.money import Money
+from gpubroker.model.money import ZERO, Money
 from gpubroker.model.names import is_a
 from gpubroker.model.offers import Offer
 from gpubroker.model.requirements import Requirements
@@ -191,7 +191,8 @@ def _budget(facts: ProviderFacts, terms: Terms) -> Check:
     affordable = _affordable(facts, terms)
 
     def check(offer: Offer) -> Rejection | None:
-        within = offer.price.hourly_usd <= affordable
+        price = offer.price
+        within = price.hourly_usd <= affordable and price.traffic is ZERO
         return None if within else _over_budget(offer, facts, terms)
 
     return check

@@ -22,12 +22,15 @@ SHORTEST_LIFETIME = 60.0
 def worst_case(price: Price, lifetime: float, facts: ProviderFacts) -> Money:
     """USD that a machine can cost at the most: its whole lifetime and the time it takes to go.
 
+    Where traffic is billed, an allowance for it is part of that.
+
     Whole micro-dollars, as the ledger reserves it; the rate too is rounded up to them, as the
     ledger keeps it, so that no lease can cost more than was reserved for it.
     """
     rate = Price(machine=Money.from_micros(price.hourly.micros_up))
     seconds = lifetime + facts.release_margin + float(SAME_MOMENT)
-    return Money.from_micros(rate.for_seconds(seconds, quantum=facts.billing_quantum).micros_up)
+    held = rate.for_seconds(seconds, quantum=facts.billing_quantum)
+    return Money.from_micros((held + price.traffic).micros_up)
 
 
 def lifetime_within(
@@ -49,7 +52,10 @@ def lifetime_within(
     shortest = max(SHORTEST_LIFETIME, needed)
     if wanted is not None or worst_case(price, shortest, facts) > left:
         return None
-    affordable = float(left.amount / price.hourly.amount * 3600) - facts.release_margin
+    if not price.hourly.amount:
+        return None  # its traffic alone is too much
+    for_time = (left - price.traffic).amount
+    affordable = float(for_time / price.hourly.amount * 3600) - facts.release_margin
     quanta = math.floor(max(affordable, 0.0) / facts.billing_quantum)
     lifetime = max(shortest, quanta * facts.billing_quantum - facts.billing_quantum)
     return lifetime if worst_case(price, lifetime, facts) <= left else shortest
@@ -82,3 +88,15 @@ def still_held(lease: LeaseRow, margin: float, now: float) -> Money:
         max(0.0, now - lease.created_at) + margin, quantum=lease.quantum
     )
     return max(lease.reserved, so_far, key=lambda money: money.amount)
+
+
+_CENT = Money("0.01")
+
+
+def is_surprising(counted: Money, billed: Money) -> bool:
+    """Whether a bill is so far above what was counted that a person should know.
+
+    Traffic is billed, but not counted here, and a vendor's clock is not ours: a third more, or a
+    cent, is no surprise.
+    """
+    return billed > counted * 1.33 + _CENT

@@ -15,7 +15,7 @@ from gpubroker.model.facts import ProviderFacts
 from gpubroker.model.leases import LeaseRow, LeaseState
 from gpubroker.model.machines import Machine, MachineState
 from gpubroker.model.marks import Mark
-from gpubroker.policy.transitions import HELD
+from gpubroker.policy.transitions import HELD, USED
 
 
 class Finding(enum.StrEnum):
@@ -29,6 +29,7 @@ class Finding(enum.StrEnum):
     NEVER_SEEN = "never seen"  #: asked for long ago and still not listed: give up, but watch
     WATCH_OVER = "watch over"  #: watched long enough: nothing came of it
     VANISHED = "vanished"  #: the provider no longer has the machine of a held lease
+    DOWN = "down"  #: the machine of a lease in use was stopped, outbid or has broken
     RISEN = "risen"  #: the machine of a closed lease is listed again
     DUPLICATE = "duplicate"  #: a second machine of an intent whose own machine is there: surplus
     UNRECORDED = "unrecorded"  #: carries our mark, but this ledger has no lease for it
@@ -106,7 +107,7 @@ def _of_lease(lease: LeaseRow, machine: Machine | None, scene: Scene) -> Finding
         busy = in_hand and scene.in_hand is not None
         return None if busy else _of_watched(lease, machine, scene)
     if in_hand:
-        return None
+        return Finding.DOWN if _is_down(lease, machine) else None
     if own:
         return Finding.RELEASE
     alive = scene.alive(lease)
@@ -121,6 +122,12 @@ def _of_lease(lease: LeaseRow, machine: Machine | None, scene: Scene) -> Finding
     if machine is not None:
         return Finding.FOUND
     return Finding.NEVER_SEEN if _visible(lease, scene) else None
+
+
+def _is_down(lease: LeaseRow, machine: Machine | None) -> bool:
+    """Whether the provider says that a machine in use is up no more; a booting one is watched."""
+    down = (MachineState.STOPPED, MachineState.BROKEN)
+    return lease.state in USED and machine is not None and machine.state in down
 
 
 def _of_watched(lease: LeaseRow, machine: Machine | None, scene: Scene) -> Finding | None:

@@ -57,6 +57,7 @@ class LocalProvider:
             release_margin=5.0,
             stopping_bills=False,
             mark_limit=200,
+            loopback=True,
         )
         self._options = options
         self._leases = LeaseFolders(options.directory)

@@ -1,0 +1,60 @@
+"""Put what a vendor really billed on record, once that is final."""
+
+from __future__ import annotations
+
+from gpubroker.errors import ProviderError
+from gpubroker.lifecycle.parts import Parts
+from gpubroker.model.events import EventKind
+from gpubroker.model.leases import LeaseRow
+from gpubroker.model.money import Money
+from gpubroker.policy.pricing import is_surprising
+
+#: Seconds after which a bill that never came is waited for no more.
+_LONGEST = 7 * 86_400.0
+
+#: Least seconds between two looks for a bill that did not show what it should.
+_AGAIN = 600.0
+
+
+class Settling:
+    """Settles the released leases of one broker's ledger."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._asked: dict[str, float] = {}
+
+    async def settle_all(self) -> None:
+        """Ask each provider that can tell for what is due."""
+        for name, provider in self._parts.providers.items():
+            if "charges" in provider.hooks:
+                await self._settle(name)
+
+    async def _settle(self, name: str) -> None:
+        parts, now = self._parts, self._parts.now()
+        provider = parts.providers[name]
+        since, until = now - _LONGEST, now - provider.facts.charges_after
+        rows = await parts.ledger.insist(
+            lambda ledger: ledger.unsettled(name, since=since, until=until)
+        )
+        due = [row for row in rows if now >= self._asked.get(row.id, 0.0) + _AGAIN]
+        if not due:
+            return
+        try:
+            charges = await provider.charges(min(row.created_at for row in due), now)
+        except ProviderError:
+            return  # asked again with the next sweep
+        billed = {charge.machine_id: charge.amount for charge in charges}
+        for row in due:
+            amount = billed.get(row.machine_id or "")
+            if amount is None or amount < Money(0):
+                self._asked[row.id] = now
+            else:
+                await self._book(row, amount)
+
+    async def _book(self, row: LeaseRow, amount: Money) -> None:
+        parts, now = self._parts, self._parts.now()
+        settled = await parts.ledger.insist(lambda ledger: ledger.settle(row, amount, now))
+        text = f"{row.machine_id} was billed at {amount}; {row.spent} had been counted"
+        surprising = settled.settled_at == now and is_surprising(row.spent, amount)
+        kind = EventKind.ALARM if surprising else EventKind.SETTLED
+        parts.emit(kind, text, provider=row.provider, lease_id=row.id)
