@@ -15,7 +15,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from benchmarks import failover, many_leases, much_output, one_job, planning, start_up
+from benchmarks import (
+    emulated_leases,
+    failover,
+    many_leases,
+    much_output,
+    one_job,
+    over_ssh,
+    planning,
+    start_up,
+)
 from benchmarks.figures import Figure, table
 
 #: Each benchmark with its rounds, and its rounds under ``--quick``.
@@ -28,6 +37,8 @@ BENCHMARKS: Final[dict[str, tuple[Callable[[int, Path], list[Figure]], int, int]
     "plan": (planning.plans, 10, 2),
     "failover": (failover.failovers, 10, 2),
     "leases": (many_leases.leases, 3, 1),
+    "ssh": (over_ssh.over_ssh, 3, 1),
+    "emulated": (emulated_leases.emulated_leases, 2, 1),
     "output": (much_output.output, 1, 1),
 }
 #: Takes a package index, so it runs only when it is named.

@@ -176,11 +176,12 @@ GOOD = "def create(settings, emit): return object()"
 
 
 class TestDiscover:
-    def test_the_local_provider_is_an_ordinary_plugin(self) -> None:
+    def test_the_built_in_providers_are_ordinary_plugins(self) -> None:
         """It is found by its entry point, as everybody else's is."""
         plugins, broken = discover()
 
-        assert [(p.name, p.origin.split()[0]) for p in plugins] == [("local", "gpubroker")]
+        found = [(p.name, p.origin.split()[0]) for p in plugins]
+        assert found == [("local", "gpubroker"), ("vast", "gpubroker")]
         assert broken == []
 
     def test_a_plugin_is_named_with_where_it_comes_from(self, add_module: AddModule) -> None:

@@ -75,7 +75,7 @@ def test_gpubroker_commands_run_as_printed(
     )
 
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() in ("hello", "RTX 4090", "1x RTX 4090")
+    assert done.stdout.strip() in ("hello", "RTX 4090", "1x RTX 4090", "NVIDIA GeForce RTX 4090")
     assert "released and proven gone" in done.stderr
 
 

@@ -155,19 +155,28 @@ def test_anything_that_can_be_learnt_comes_back_unchanged(
     assert (len(found_cooled), len(found_seen)) == (len(last_cooled), len(last_seen))
 
 
+#: Undoes every migration but the first.
+_BACK_TO_FIRST = (
+    "DROP INDEX leases_unsettled",
+    "ALTER TABLE leases DROP COLUMN settled_at",
+    "DROP TABLE cooldowns",
+    "DROP TABLE experience",
+    "PRAGMA user_version = 1",
+)
+
+
 class TestMigration:
     @pytest.fixture
-    def first_version(
-        self, path: Path, new_lease: NewLease, monkeypatch: pytest.MonkeyPatch
-    ) -> str:
-        """A ledger that version 1 wrote, with a lease and a record; its id."""
-        with monkeypatch.context() as patch:
-            patch.setattr("gpubroker.ledger.schema.MIGRATIONS", MIGRATIONS[:1])
-            with closing(Ledger(path, entropy=ENTROPY)) as ledger:
-                ledger.reserve(new_lease(), [])
-                ledger.put_record(RECORD)
-                ledger.put_swept("acme", 1234.5)
-                return ledger.id
+    def first_version(self, path: Path, new_lease: NewLease) -> str:
+        """A ledger as version 1 wrote it, with a lease and a record; its id."""
+        with closing(Ledger(path, entropy=ENTROPY)) as ledger:
+            ledger.reserve(new_lease(), [])
+            ledger.put_record(RECORD)
+            ledger.put_swept("acme", 1234.5)
+        with closing(sqlite3.connect(path, isolation_level=None)) as sql:
+            for statement in _BACK_TO_FIRST:
+                sql.execute(statement)
+        return ledger.id
 
     def test_a_ledger_of_the_first_version_keeps_everything(
         self, first_version: str, path: Path, open_ledger: Callable[[], Ledger], new_lease: NewLease

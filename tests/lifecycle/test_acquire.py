@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
+import anyio
 import pytest
 
 from gpubroker import (
@@ -443,3 +445,34 @@ async def test_a_paid_provider_without_any_limit_is_off(
 
     assert (status.on, status.why) == (False, "off: no budget")
     assert result.ok
+
+
+async def test_requests_at_once_do_not_try_in_vain_for_the_same_single_offer(
+    now: VirtualWallClock, broker_on: MakeBroker
+) -> None:
+    """Each takes another one, with one create each; what is given up can be taken again."""
+    offers = [replace(offer("RTX 4090", f"0.3{n}", id=f"only-{n}"), single=True) for n in range(3)]
+    cloud = ScriptedCloud(now=now, offers=offers)
+    async with broker_on(cloud) as broker:
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(broker.run, ["x"], A_4090)
+        await broker.run(["x"], A_4090)
+
+    assert sorted(create.offer_id for create in cloud.creates) == [
+        *("only-0", "only-0", "only-1", "only-2")
+    ]
+    assert cloud.calls["quote"] == 2
+
+
+async def test_a_broker_that_has_everything_that_fits_says_so(
+    now: VirtualWallClock, broker_on: MakeBroker
+) -> None:
+    """It neither sends a create that must fail nor blames the vendor."""
+    only = replace(offer("RTX 4090", "0.30", id="only"), single=True)
+    cloud = ScriptedCloud(now=now, offers=[only])
+    async with broker_on(cloud) as broker, broker.lease(A_4090):
+        with pytest.raises(AttemptsExhausted, match="this broker has every offer that fits"):
+            await broker.run(["x"], A_4090)
+
+    assert len(cloud.creates) == 1

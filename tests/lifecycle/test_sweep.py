@@ -20,6 +20,7 @@ from gpubroker import (
     LeaseState,
     Mark,
     Money,
+    Plugin,
     Requirements,
     Result,
 )
@@ -294,3 +295,15 @@ def test_marks_of_other_ledgers_do_not_verify() -> None:
 
     assert mark.verifies(b"k" * 32)
     assert not mark.verifies(b"x" * 32)
+
+
+async def test_without_an_account_there_is_nothing_to_sweep(
+    cloud: ScriptedCloud, broker_on: MakeBroker
+) -> None:
+    """A provider that is merely installed cannot fail a sweep; one that was rented from is asked."""
+    stranger = Plugin("stranger", cloud.factory, "scripted")
+    async with broker_on(plugins=[stranger], sweep=False) as broker:
+        swept = await broker.sweep()
+
+    assert swept == []
+    assert cloud.calls["inventory"] == 0

@@ -167,6 +167,31 @@ class TestEachRequirement:
         assert verdict(offer(), bare, ports=[22, 80]) == (C.PORTS, "22, 80", "opens no ports")
         assert verdict(offer(), PAID, image="img", ports=[22]) is None
 
+    def test_an_offer_must_have_as_many_ports_as_are_asked_for(self) -> None:
+        """Where it does not say how many it has, the provider's word stands."""
+        few = offer(open_ports=1)
+
+        assert verdict(few, PAID, ports=[80]) is None
+        assert verdict(few, PAID, ports=[80, 81]) == (C.PORTS, "2 open ports", "1")
+        over_ssh = replace(PAID, ssh=True)
+        assert verdict(few, over_ssh, ports=[80]) == (C.PORTS, "2 open ports", "1")
+
+    @pytest.mark.parametrize(
+        ("driver", "fits"), [("560.35.03", True), ("560", True), ("559.99", False), ("R5", False)]
+    )
+    def test_a_driver_is_compared_part_by_part(self, driver: str, fits: bool) -> None:
+        """Versions are no decimal numbers, and text that is none is no version."""
+        assert (verdict(offer(driver=driver), driver="560") is None) is fits
+        assert verdict(offer(driver=None), driver="9.1") == (C.DRIVER, "9.1 or newer", "not stated")
+
+    def test_an_address_must_be_said_to_last(self) -> None:
+        """Silence is no promise."""
+        assert verdict(offer(static_ip=True), static_ip=True) is None
+        said = (C.STATIC_IP, "a lasting address", "a changing one")
+        assert verdict(offer(static_ip=False), static_ip=True) == said
+        assert verdict(offer(), static_ip=True) == (said[0], said[1], "not stated")
+        assert verdict(offer()) is None
+
     def test_a_free_provider_may_charge_nothing(self) -> None:
         """A price of zero is refused only where machines are paid for."""
         assert verdict(offer(price="0"), FREE) is None

@@ -17,6 +17,7 @@ from gpubroker.model.offers import Price
 from gpubroker.policy.pricing import (
     DEFAULT_LIFETIME,
     SHORTEST_LIFETIME,
+    is_surprising,
     lifetime_within,
     spent,
     worst_case,
@@ -27,7 +28,8 @@ PAID: Final = ProviderFacts(paid=True)
 
 moments = st.floats(1_500_000_000, 4_000_000_000)
 dollars = st.decimals(0, 100, places=9).map(Money)
-prices = st.builds(Price, machine=dollars, disk=dollars)
+per_gb = st.just(Money(0)) | st.decimals(0, 1, places=4).map(Money)
+prices = st.builds(Price, machine=dollars, disk=dollars, upload=per_gb, download=per_gb)
 quanta = st.sampled_from([0.001, 0.5, 1.0, 60.0, 3600.0]) | st.floats(0.1, 7200)
 facts = st.builds(
     ProviderFacts,
@@ -154,6 +156,13 @@ class TestWorstCase:
         """An hour at 1 dollar, and two minutes to go."""
         assert worst_case(Price(machine=Money(1)), 3600, PAID) == Money("1.033334")
 
+    def test_traffic_that_is_billed_has_an_allowance(self) -> None:
+        """20 GB in and 5 GB out, at their prices, on top of the time."""
+        billed = Price(machine=Money(1), upload=Money("0.02"), download=Money("0.01"))
+        time_alone = worst_case(Price(machine=Money(1)), 3600, PAID)
+
+        assert worst_case(billed, 3600, PAID) == time_alone + Money("0.30")
+
     def test_quanta_are_paid_whole(self) -> None:
         """Hourly billing makes an hour and two minutes cost two hours."""
         hourly = ProviderFacts(paid=True, billing_quantum=3600)
@@ -240,6 +249,18 @@ class TestLifetimeWithin:
         assume(lifetime_within(price, provider, wanted=None, needed=needed, left=left) is None)
 
         assert worst_case(price, max(SHORTEST_LIFETIME, needed), provider) > left
+
+
+class TestSurprise:
+    @pytest.mark.parametrize(
+        ("counted", "billed", "surprising"),
+        [("1", "1.34", False), ("1", "1.35", True), ("0", "0.01", False), ("0", "0.02", True)],
+    )
+    def test_a_bill_far_above_what_was_counted_is_one(
+        self, counted: str, billed: str, surprising: bool
+    ) -> None:
+        """A third more is traffic, and a cent is rounding."""
+        assert is_surprising(Money(counted), Money(billed)) is surprising
 
 
 class TestSpent:

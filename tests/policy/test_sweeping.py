@@ -256,6 +256,17 @@ class TestOwnLeases:
         """Only the list can tell the task that uses it."""
         assert findings(scene([lease(owner="broker-own")], [])) == [(F.VANISHED, "lease-1", None)]
 
+    @pytest.mark.parametrize("word", [MachineState.STOPPED, MachineState.BROKEN])
+    def test_an_own_machine_in_use_that_is_down_is_reported(self, word: MachineState) -> None:
+        """Outbid, or its host broke; one that still boots is looked after by whoever waits."""
+        down = machine(state=word)
+
+        for state in (S.READY, S.BUSY, S.IDLE):
+            own = lease(state, owner="broker-own")
+            assert findings(scene([own], [down])) == [(F.DOWN, "lease-1", "machine-1")]
+        booting = lease(S.PROVISIONING, owner="broker-own")
+        assert findings(scene([booting], [down])) == []
+
     @pytest.mark.parametrize("state", sorted(s for s in S if s.open and s is not S.LATE_WATCH))
     def test_an_own_lease_that_no_task_sees_to_is_released(self, state: S) -> None:
         """A task that broke must not leave a machine behind for as long as the program runs."""
