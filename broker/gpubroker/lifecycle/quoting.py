@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import anyio
 
-from gpubroker.errors import ErrorKind, ProviderError
+from gpubroker.errors import ErrorKind, ProviderError, Scope
 from gpubroker.lifecycle.parts import Parts
 from gpubroker.model.decisions import ProviderProblem
 from gpubroker.model.events import EventKind
@@ -85,7 +85,11 @@ def _pause_asked_for(parts: Parts, provider: Provider) -> ProviderProblem | None
     """A provider that asked to be left alone is not asked before that time is over."""
     now = parts.now()
     cooldown = provider_cooling(provider.name, parts.recall.cooldowns, now)
-    if cooldown is None or cooldown.kind not in (ErrorKind.RATE_LIMIT, ErrorKind.QUOTA):
+    if cooldown is None:
+        return None
+    # What the account may not rent can still be asked for; a spent allowance of questions cannot.
+    spent = cooldown.kind is ErrorKind.QUOTA and cooldown.scope is Scope.PROVIDER
+    if cooldown.kind is not ErrorKind.RATE_LIMIT and not spent:
         return None
     text = f"not asked for {cooldown.until - now:.0f} s more: {cooldown.reason}"
     return ProviderProblem(provider=provider.name, kind=cooldown.kind, message=text)
