@@ -87,7 +87,9 @@ class Ending:
             return
         what = " and ".join(dict.fromkeys(f"{r.title} from {r.provider}" for r in rows))
         so_far = "" if self.proven else " so far"
-        yield f"{what or 'machine'}, {shown(elapsed)}, {self.cost(rows)}{so_far}; {self._gone()}"
+        made = [row for row in rows if row.state is not LeaseState.REFUSED]
+        gone = self._gone() if made or not rows else "nothing was rented"
+        yield f"{what or 'machine'}, {shown(elapsed)}, {self.cost(rows)}{so_far}; {gone}"
 
     def _gone(self) -> str:
         if self.proven:
@@ -113,7 +115,7 @@ class Ending:
     def cost(self, rows: Sequence[LeaseRow]) -> Money:
         """USD for all of these leases: settled where they are over, else so far."""
         now = time.time()
-        costs = (r.spent if r.state is LeaseState.RELEASED else spent(r, now) for r in rows)
+        costs = (spent(r, now) if r.state.open else r.spent for r in rows)
         return sum(costs, ZERO)
 
     def as_data(self) -> Any:

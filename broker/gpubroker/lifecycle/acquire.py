@@ -376,13 +376,20 @@ class Acquisition:
     def _no_offer_text(self) -> str:
         if not self.record.verdicts:
             failed = {problem.provider for problem in self.record.problems}
-            asked = sorted(self._wish.providers - failed)
+            wanted = self._wish.wanted
+            asked = sorted(
+                name
+                for name in self._wish.providers - failed
+                if any(name in r.providers or not r.providers for r in wanted)
+            )
             said = [f"{p.provider}: {p.message}" for p in self.record.problems]
             if asked:
                 said.insert(
                     0, f"{', '.join(asked)} offered nothing that meets {self.record.wanted}"
                 )
-            return "; ".join(said) or "no provider takes part; see `gpubroker providers`"
+            named = sorted({name for r in wanted for name in r.providers})
+            absent = f"{', '.join(named)} takes no part" if named else "no provider takes part"
+            return "; ".join(said) or f"{absent}; see `gpubroker providers`"
         nearest = self.record.verdicts[0]
         count = len(self.record.verdicts)
         return (
