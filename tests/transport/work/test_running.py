@@ -337,6 +337,23 @@ class TestOutput:
         assert 100_000_000 < ran.outcome.dropped <= 200_000_000 - 1000
 
 
+class TestABusyMachine:
+    async def test_a_launcher_that_takes_its_time_is_waited_for(
+        self, desk: Desk, make_machine: MakeMachine, tmp_path: Path
+    ) -> None:
+        """Between the token and the first sign of the launcher a crowded machine may take seconds."""
+        slow = tmp_path / "slow"
+        slow.mkdir()
+        (slow / "mv").write_text('#!/bin/sh\n[ "$2" != launcher ] || sleep 3\nexec /bin/mv "$@"\n')
+        (slow / "mv").chmod(0o755)
+        machine = make_machine(path=f"{slow}:{os.environ['PATH']}")
+
+        ran = await desk.run(machine, "echo there")
+
+        assert ran.stdout == b"there\n"
+        assert ran.outcome.exit_code == 0
+
+
 class TestStartingOnce:
     @each_shell
     async def test_the_same_id_is_started_once(self, desk: Desk, any_machine: LocalChannel) -> None:

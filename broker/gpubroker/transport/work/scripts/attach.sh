@@ -4,6 +4,15 @@
 # "home". $7: seconds it may run, or "-". $8: "files" if its files are there. $9: "tar" if needed.
 mask=$(umask)
 umask 077
+# Waits for the launcher. A busy machine takes its time; only one whose launcher was killed at once
+# is waited for in vain.
+settle() {
+  tries=0
+  while [ ! -e launcher ] && [ $tries -lt 1000 ]; do
+    nap 0.02
+    tries=$((tries + 1))
+  done
+}
 jobs=$HOME/.gpubroker/jobs
 if [ "$2" = new ]; then
   spec=$(cat)
@@ -25,16 +34,12 @@ end") ;;
     sh -c "$begin; :" sh "$launch_text" "$1" "$6" "$7" "$5" "$mask" \
       >/dev/null 2>&1 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-
   spec=
-  tries=0
-  while [ ! -e launcher ] && [ $tries -lt 500 ]; do
-    nap 0.02
-    tries=$((tries + 1))
-    [ ! -e started ] || tries=$((tries + 10))
-  done
+  settle
   [ -e started ] || exit 42
   echo S
 else
   cd "$jobs/$1" 2>/dev/null || { echo G && exit 0; }
+  settle
 fi
 IFS=' ' read -r launcher born <launcher || { echo D && exit 0; }
 
