@@ -239,7 +239,10 @@ async def test_deadline_ends_the_lease_without_any_broker(house: House, until: A
 
     await until(lambda: house.alive() == [], seconds=5)
 
-    assert await provider.inventory() == []
+    # The kernel may still be about to let go of what the last process held.
+    with anyio.fail_after(5):
+        while await provider.inventory():
+            await anyio.sleep(0.02)
     assert house.folders() == []
 
 
