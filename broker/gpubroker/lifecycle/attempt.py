@@ -109,7 +109,7 @@ async def intend(
     # From the reservation to the create nothing else is awaited: a sweep in between would find a
     # lease that nobody sees to.
     if provider.facts.ssh:
-        hold.link = await Link.make(parts, secrets=conditions.secrets)
+        hold.link = await Link.make(secrets=conditions.secrets)
     try:
         await supervisor.beat()
         supervisor.check_open()

@@ -7,12 +7,12 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from secrets import token_hex
 from typing import TYPE_CHECKING, Self
 
 import anyio
 
 from gpubroker.errors import ChannelLost, ErrorKind, ProviderError, Scope
-from gpubroker.lifecycle.parts import Parts
 from gpubroker.model.machines import Machine, Route
 from gpubroker.model.results import HostIdentity
 from gpubroker.plugins import Provider
@@ -57,7 +57,7 @@ class Link:
         self._tried = anyio.Event()
 
     @classmethod
-    async def make(cls, parts: Parts, *, secrets: bool) -> Self:
+    async def make(cls, *, secrets: bool) -> Self:
         """A new key in a folder of its own.
 
         Raises:
@@ -71,7 +71,8 @@ class Link:
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        return cls(folder, key, parts.new_id("nonce"), secrets=secrets)
+        # From the system, and not repeatable as ids are: it proves whose machine answers.
+        return cls(folder, key, f"nonce-{token_hex(12)}", secrets=secrets)
 
     def discard(self) -> None:
         """Remove the key, and whatever lies with it."""
@@ -96,7 +97,7 @@ class Link:
         if not self._host_keys:
             await self._identify(provider, machine)
         patient = running_for < provider.facts.identity_timeout
-        if not self._host_keys and self.host_identity is None and patient:
+        if not self._host_keys and patient:
             return "its log does not show its host keys yet"
         if not self._host_keys and self.secrets:
             raise _not_ours(
@@ -179,7 +180,8 @@ class Link:
 
 async def _beat(channel: Channel) -> None:
     while True:
-        with suppress(ChannelLost):
+        # Whoever uses the channel meets the same fault and says so; it stays open for them.
+        with suppress(ProviderError):
             await _answer(channel, _BEAT)
         await anyio.sleep(HEARTBEAT)
 
@@ -189,8 +191,9 @@ async def _answer(channel: Channel, script: str) -> bytes:
     said = b""
     with anyio.move_on_after(60.0) as scope:
         async with channel.execute(script) as execution:
-            await execution.stdin.aclose()
-            with suppress(anyio.EndOfStream):
+            # A script that is gone already is one that has said all it had to say.
+            with suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+                await execution.stdin.aclose()
                 while len(said) < 4096:
                     said += await execution.stdout.receive()
     if scope.cancelled_caught:
