@@ -175,6 +175,8 @@ class TestIdentity:
         async def change() -> None:
             while not changed:
                 for nonce in cloud.folder(".").glob("*/home/.gpubroker/nonce"):
+                    if not nonce.read_text():
+                        continue  # the machine is still about to write its own
                     nonce.write_text("another-nonce\n")
                     changed.append(nonce)
                 await anyio.sleep(0.005)
