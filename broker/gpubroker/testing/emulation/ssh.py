@@ -81,6 +81,7 @@ class BuiltInSsh:
 
     def __init__(self, spec: SshSpec) -> None:
         self._spec = spec
+        self._listener: socket.socket | None = None
         self._acceptor: asyncssh.SSHAcceptor | None = None
         self._doors: set[Door] = set()
         self.port = 0
@@ -99,9 +100,11 @@ class BuiltInSsh:
                 doors=self._doors,
             )
 
+        # Held here from the first moment: a start that is cut short must not leave it open.
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=100)
+        self.port = self._listener.getsockname()[1]
         self._acceptor = await asyncssh.listen(
-            "127.0.0.1",
-            0,
+            sock=self._listener,
             server_factory=door,
             server_host_keys=[key],
             encoding=None,
@@ -112,13 +115,15 @@ class BuiltInSsh:
             agent_forwarding=False,
             x11_forwarding=False,
         )
-        self.port = self._acceptor.get_port()
 
     def stop(self) -> None:
         """Refuse connections, and cut those that there are."""
         if self._acceptor is not None:
             self._acceptor.close()
             self._acceptor = None
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
         for door in list(self._doors):
             door.cut()
 
