@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from gpubroker.model.gpus import gpu_compute_capability, gpu_name, gpu_vram, parse_gpu
     from gpubroker.model.jobs import Job
     from gpubroker.model.leases import LeaseRow, LeaseState, LedgerEvent, ReleaseState
-    from gpubroker.model.machines import Machine, MachineState, Order, Route
+    from gpubroker.model.machines import Machine, MachineState, Order, PlannedJob, Route
     from gpubroker.model.marks import Mark
     from gpubroker.model.money import Money
     from gpubroker.model.offers import Offer, Price
@@ -154,6 +154,7 @@ __all__ = [
     "Outcome",
     "OutputCallback",
     "OutputFile",
+    "PlannedJob",
     "Plugin",
     "Policy",
     "Price",
@@ -254,6 +255,7 @@ _MODULE_OF = {
     "NoOfferFits": "errors",
     "Offer": "model.offers",
     "Order": "model.machines",
+    "PlannedJob": "model.machines",
     "Outcome": "model.results",
     "OutputCallback": "transport.job_io",
     "OutputFile": "model.results",

@@ -160,7 +160,9 @@ async def run(machine: Machine, job: Job, io: JobIO, channel: Channel | None) ->
     """Run `job` on `machine`: place its files, run it, stream its output, bring outputs back.
 
     Called: one job at a time per machine, on a machine that is ready. `channel` is the way there
-    where ``facts.ssh`` is declared; then `gpubroker.transport.run_job` does all of this.
+    where ``facts.ssh`` is declared; then `gpubroker.transport.run_job` does all of this. It is
+    ``None`` for a machine whose ``ssh`` is false: that runs the jobs of its order by itself, is asked for
+    them in that order, and ``io.purpose`` says for which.
 
     May assume: ``io.job_id`` is new. ``io.env`` is the complete environment that the job asked for,
     secrets included. Use `io` for everything that comes back; it checks names and sizes.

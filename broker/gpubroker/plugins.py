@@ -320,6 +320,7 @@ _PARTS: Final[Mapping[type, Mapping[str, tuple[type, ...]]]] = {
         "progress": (str,),
         "host": _SOME_TEXT,
         "routes": (tuple,),
+        "ssh": (bool,),
         "details": (Mapping,),
     },
     Charge: {"machine_id": (str,), "amount": (Money,)},

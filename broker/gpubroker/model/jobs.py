@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import cast
+from typing import Literal, cast
 
 from gpubroker.errors import InvalidValue
 from gpubroker.model.names import env_names, is_a, is_text, text_names
+
+Purpose = Literal["job", "setup", "probe"]
+"""A job of the caller's, set-up of the machine, or a look at what was delivered."""
 
 
 @dataclass(frozen=True, slots=True, init=False)

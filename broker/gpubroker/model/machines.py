@@ -6,6 +6,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from gpubroker.model.jobs import Purpose
 from gpubroker.model.money import Money
 
 
@@ -49,6 +50,9 @@ class Machine:
         progress: the provider's text on how far booting is; any change counts as progress.
         host: the vendor's id of the physical machine.
         routes: where its SSH server is reached, the best first; none while that is not known.
+        ssh: whether it is reached over SSH at all, where its provider declares that. One that is not
+            runs the jobs that its order named, and no others; its log shows the order's nonce once
+            it has begun.
         details: the provider's own data, handed back to its hooks unread. Never secrets.
     """
 
@@ -61,7 +65,27 @@ class Machine:
     progress: str = ""
     host: str | None = None
     routes: tuple[Route, ...] = ()
+    ssh: bool = True
     details: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedJob:
+    """A job that is known before its machine is. It has no files, no outputs and no secrets.
+
+    Attributes:
+        purpose: what it is for; no two jobs of one order have the same.
+        argv: the words of the command, to be passed on exactly.
+        env: its complete environment, besides what the machine has.
+        timeout: seconds it may run; ``None`` leaves the order's deadline as the only limit.
+        shared: it runs in the machine's home folder, and not in one of its own.
+    """
+
+    purpose: Purpose
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict[str, str])
+    timeout: float | None = None
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +106,11 @@ class Order:
         nonce: what the machine is to print beside its SSH host keys, so that its log proves which
             keys are its own; see `gpubroker.transport.announcement`. Not a secret for ever: it is
             worth nothing once the machine is gone.
+        jobs: all that will ever be run on this machine, in this order, where that is known and can
+            be handed over with the order; empty otherwise. Later ones are only run if those of the
+            purpose ``"setup"`` before them exited with 0. The plugin may leave it alone; or it may have the
+            machine run them by itself, say so with `Machine.ssh`, and read what became of each when its ``run``
+            is asked for it, with no channel.
     """
 
     mark: str
@@ -94,3 +123,4 @@ class Order:
     deadline: float
     public_key: str = ""
     nonce: str = ""
+    jobs: tuple[PlannedJob, ...] = ()

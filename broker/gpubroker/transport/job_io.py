@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Literal
 
+from gpubroker.model.jobs import Purpose
 from gpubroker.transport.receive import ReceivedFile, Receiver
 
 Stream = Literal["stdout", "stderr"]
-Purpose = Literal["job", "setup", "probe"]
 Direction = Literal["upload", "download"]
 OutputCallback = Callable[[Stream, bytes], Awaitable[None] | None]
 ProgressCallback = Callable[[Direction, int, int | None], None]

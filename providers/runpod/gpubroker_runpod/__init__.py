@@ -1,0 +1,1 @@
+"""RunPod as a provider."""
