@@ -232,6 +232,7 @@ class AsyncBroker(AsyncContextManagerMixin):
             timeout=job.timeout,
             tags=job.tags,
             secrets=bool(job.secrets),
+            job=job,
         )
         for left in reversed(range(job.retries + 1)):
             lease: AsyncLease | None = None
@@ -280,11 +281,13 @@ class AsyncBroker(AsyncContextManagerMixin):
         timeout: float | None = None,
         tags: Sequence[str] = (),
         secrets: bool = False,
+        job: Job | None = None,
     ) -> Wish:
         """What is asked for, with the settings for what was left out.
 
         Args:
             timeout: seconds that the job itself may take.
+            job: the only one that the machine is for.
         """
         if lifetime is not None and not 0 < lifetime < float("inf"):
             raise InvalidValue("lifetime", lifetime, "must be a positive number of seconds")
@@ -303,6 +306,7 @@ class AsyncBroker(AsyncContextManagerMixin):
             needed=0.0 if timeout is None else timeout + setup,
             tags=tuple(tags),
             secrets=secrets,
+            job=job,
         )
 
     # ---- what is there --------------------------------------------------------------------

@@ -40,6 +40,7 @@ from gpubroker.model.decisions import (
     Verdict,
 )
 from gpubroker.model.events import EventKind
+from gpubroker.model.jobs import Job
 from gpubroker.model.leases import LeaseState
 from gpubroker.model.money import Money
 from gpubroker.model.offers import Offer
@@ -67,6 +68,7 @@ class Wish:
         lifetime: seconds that the machine may live, or ``None`` for the default.
         needed: seconds that the job needs at the least.
         secrets: secrets are meant for the machine: its identity must be proven.
+        job: the only one that the machine is for; ``None`` where more may come.
         earlier: the record of a machine that was lost under the same job. Its cost counts
             against the same allowance.
     """
@@ -80,6 +82,7 @@ class Wish:
     needed: float = 0.0
     tags: tuple[str, ...] = ()
     secrets: bool = False
+    job: Job | None = None
     earlier: DecisionRecord | None = None
 
 
@@ -290,6 +293,7 @@ class Acquisition:
             timeout=self._policy.attempt_timeout,
             tags=wish.tags,
             secrets=wish.secrets,
+            job=wish.job,
         )
         try:
             hold = held = await intend(

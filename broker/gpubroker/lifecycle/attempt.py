@@ -19,7 +19,6 @@ from gpubroker.lifecycle.release import resolve_unknown
 from gpubroker.lifecycle.running import run_on
 from gpubroker.lifecycle.supervise import Supervisor
 from gpubroker.model.events import EventKind
-from gpubroker.model.gpus import gpu_compute_capability
 from gpubroker.model.jobs import Job
 from gpubroker.model.leases import LeaseRow, LeaseState
 from gpubroker.model.machines import Order
@@ -28,10 +27,8 @@ from gpubroker.model.offers import Offer
 from gpubroker.model.requirements import Requirements
 from gpubroker.model.results import JobState
 from gpubroker.policy import probe
+from gpubroker.policy.handover import planned_jobs
 from gpubroker.policy.pricing import lifetime_within, worst_case
-
-#: Seconds that the driver of a machine may take to say which cards there are.
-_PROBE_TIMEOUT = 120.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +43,7 @@ class Conditions:
         timeout: seconds from the create to a machine that runs; ``None`` for no limit beyond the
             provider's boot time-out.
         secrets: secrets are meant for the machine.
+        job: the only one that the machine is for; ``None`` where more may come.
     """
 
     request_id: str
@@ -55,6 +53,7 @@ class Conditions:
     timeout: float | None
     tags: tuple[str, ...]
     secrets: bool = False
+    job: Job | None = None
 
 
 async def money_left(parts: Parts, limits: Sequence[Limit]) -> Money | None:
@@ -143,7 +142,7 @@ async def bring_up(
         hold.use(given_up)
         try:
             with anyio.move_on_after(conditions.timeout) as late:
-                await _create(parts, supervisor, hold, requirements)
+                await _create(parts, supervisor, hold, requirements, conditions.job)
                 await wait_until_running(parts, hold)
                 await _probe(parts, hold)
                 return
@@ -161,7 +160,11 @@ async def bring_up(
 
 
 async def _create(
-    parts: Parts, supervisor: Supervisor, hold: Hold, requirements: Requirements
+    parts: Parts,
+    supervisor: Supervisor,
+    hold: Hold,
+    requirements: Requirements,
+    job: Job | None,
 ) -> None:
     order = Order(
         mark=hold.row.mark,
@@ -174,6 +177,7 @@ async def _create(
         deadline=hold.row.deadline,
         public_key="" if hold.link is None else hold.link.key.public,
         nonce="" if hold.link is None else hold.link.nonce,
+        jobs=planned_jobs(hold.offer, requirements, hold.provider.facts, job),
     )
     supervisor.create(hold, order)
     await hold.answered.wait()
@@ -183,9 +187,10 @@ async def _create(
         raise hold.failure or ProviderError(
             "the lease was taken over", kind=ErrorKind.CREATE_UNKNOWN, scope=Scope.OFFER
         )
+    way = "" if hold.machine.ssh else "; not reached over SSH: it runs by itself what was ordered"
     parts.emit(
         EventKind.ACCEPTED,
-        f"{hold.provider.name} accepted: {hold.machine.id}",
+        f"{hold.provider.name} accepted: {hold.machine.id}{way}",
         provider=hold.provider.name,
         lease_id=hold.row.id,
     )
@@ -194,10 +199,8 @@ async def _create(
 async def _probe(parts: Parts, hold: Hold) -> None:
     """Ask the machine itself for its cards, before the first byte of anybody's work leaves."""
     offer = hold.offer
-    if not hold.provider.facts.paid or offer.gpu is None:
+    if not probe.wanted(offer, hold.provider.facts):
         return
-    if gpu_compute_capability(offer.gpu) is None:
-        return  # no NVIDIA card, or none that anybody knows
     parts.emit(
         EventKind.PROBING,
         f"asking {hold.provider.name}'s machine for its cards",
@@ -207,7 +210,7 @@ async def _probe(parts: Parts, hold: Hold) -> None:
     run = await run_on(
         parts,
         hold,
-        Job(probe.COMMAND, timeout=_PROBE_TIMEOUT),
+        Job(probe.COMMAND, timeout=probe.TIMEOUT),
         job_id=parts.new_id("probe"),
         env={},
         destination=Path(),

@@ -1,4 +1,7 @@
-"""The way to a leased machine over SSH: found, made sure of, kept, and closed with the lease."""
+"""The way to a leased machine over SSH: found, made sure of, kept, and closed with the lease.
+
+A machine that is not reached so shows in its log that it has begun.
+"""
 
 from __future__ import annotations
 
@@ -92,6 +95,9 @@ class Link:
         Raises:
             ProviderError: it is not the machine that was rented, or cannot be shown to be.
         """
+        if not machine.ssh:
+            said = await self._log(provider, machine)
+            return "" if self.nonce in said else "its log does not show that it has begun"
         if not machine.routes:
             return "the provider does not say yet where it is reached"
         if not self._host_keys:
@@ -117,8 +123,14 @@ class Link:
     async def _identify(self, provider: Provider, machine: Machine) -> None:
         from gpubroker.transport.host_identity import host_keys
 
+        self._host_keys = host_keys(await self._log(provider, machine), self.nonce)
+
+    @staticmethod
+    async def _log(provider: Provider, machine: Machine) -> str:
+        """What it printed, as far as that is to be had now."""
         with suppress(ProviderError):
-            self._host_keys = host_keys(await provider.logs(machine), self.nonce)
+            return await provider.logs(machine)
+        return ""
 
     async def _connect(self, routes: Sequence[Route]) -> Channel:
         """Have the keeping task connect: a channel is opened and closed in one task."""
@@ -138,13 +150,14 @@ class Link:
         if said.strip() != self.nonce.encode():
             raise _not_ours("whoever answers there does not know what the machine was told")
 
-    async def answers(self) -> bool:
-        """Whether the machine answers now, whatever its provider says of it."""
-        if self.channel is None:
-            return False
+    async def answers(self, provider: Provider, machine: Machine | None) -> bool:
+        """Whether the machine can be asked now, whatever a listing says of it."""
         with anyio.move_on_after(_QUICK), suppress(ProviderError):
-            await _answer(self.channel, ":")
-            return True
+            if self.channel is not None:
+                await _answer(self.channel, ":")
+                return True
+            if machine is not None and not machine.ssh:
+                return self.nonce in await provider.logs(machine)
         return False
 
     # ---- keeping it -----------------------------------------------------------------------

@@ -18,6 +18,7 @@ from gpubroker.errors import (
     Scope,
     StaleOwner,
 )
+from gpubroker.lifecycle.hold import Hold
 from gpubroker.lifecycle.parts import Parts
 from gpubroker.lifecycle.readings import Reading
 from gpubroker.lifecycle.release import (
@@ -223,7 +224,7 @@ class Reaper:
                 return None
             case Finding.VANISHED | Finding.DOWN if lease and lease.id in self._supervisor.holds:
                 hold = self._supervisor.holds[lease.id]
-                if machine is None and hold.link is not None and await hold.link.answers():
+                if machine is None and await _answers(hold):
                     text = f"{lease.machine_id} is not listed any more, but it answers: it is kept"
                     self._parts.emit(EventKind.FOUND, text, provider=lease.provider)
                     return None
@@ -357,6 +358,11 @@ class Reaper:
         )
         await parts.ledger.insist(lambda ledger: ledger.adopt(row, now, machine.id))
         return await self.release(row, Finding.UNRECORDED, machine)
+
+
+async def _answers(hold: Hold) -> bool:
+    """Whether a machine that is not listed is there all the same."""
+    return hold.link is not None and await hold.link.answers(hold.provider, hold.machine)
 
 
 def _loss(machine: Machine | None, *, spot: bool) -> ProviderError:

@@ -12,7 +12,7 @@ from gpubroker.errors import ProviderError
 from gpubroker.lifecycle.hold import Hold
 from gpubroker.lifecycle.parts import Parts
 from gpubroker.model.events import EventKind
-from gpubroker.model.jobs import Job
+from gpubroker.model.jobs import Job, Purpose
 from gpubroker.model.results import JobState, Outcome, OutputFile
 from gpubroker.policy.retry import Retry
 from gpubroker.transport.job_io import (
@@ -20,7 +20,6 @@ from gpubroker.transport.job_io import (
     JobIO,
     OutputCallback,
     ProgressCallback,
-    Purpose,
 )
 from gpubroker.transport.outputs import asked_for
 from gpubroker.transport.receive import Receiver

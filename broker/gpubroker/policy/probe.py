@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from gpubroker.model.gpus import gpu_matches, gpu_name
+from gpubroker.model.facts import ProviderFacts
+from gpubroker.model.gpus import gpu_compute_capability, gpu_matches, gpu_name
 from gpubroker.model.offers import Offer
 
 COMMAND: Final = (
@@ -17,8 +18,16 @@ COMMAND: Final = (
     "--format=csv,noheader,nounits",
 )
 
+TIMEOUT: Final = 120.0
+"""Seconds that the driver of a machine may take to say which cards there are."""
+
 #: A card's driver reports a little less memory than is printed on its box.
 _TOLERANCE: Final = 0.9
+
+
+def wanted(offer: Offer, facts: ProviderFacts) -> bool:
+    """Whether there is anything to ask: a card of NVIDIA's that is paid for."""
+    return facts.paid and offer.gpu is not None and gpu_compute_capability(offer.gpu) is not None
 
 
 def mismatch(offer: Offer, exit_code: int | None, output: str) -> str | None:
