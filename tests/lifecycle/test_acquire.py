@@ -179,6 +179,21 @@ async def test_a_bad_request_stops_at_once(cloud: ScriptedCloud, broker_on: Make
     assert len(cloud.creates) == 1
 
 
+async def test_a_request_that_a_whole_provider_refuses_goes_to_another_one(
+    cloud: ScriptedCloud, now: VirtualWallClock, broker_on: MakeBroker
+) -> None:
+    """A vendor that takes no such requests is asked once, not for each of its offers."""
+    cloud.next_create_fails(ErrorKind.BAD_REQUEST, Scope.PROVIDER, "no such field")
+    other = ScriptedCloud("other", now=now, offers=[offer("RTX 4090", "0.90")])
+
+    async with broker_on(cloud, other) as broker:
+        result = await broker.run(["x"], A_4090)
+
+    assert len(cloud.creates) == 1
+    assert result.provider == "other"
+    assert "no such field" in str(result.record)
+
+
 async def test_a_refused_key_stops_unless_another_provider_is_left(
     cloud: ScriptedCloud, now: VirtualWallClock, broker_on: MakeBroker
 ) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from gpubroker.errors import CreateUnknown, ErrorKind, ProviderError, Scope
@@ -21,6 +21,7 @@ from gpubroker.policy.retry import Retry, Step, here, stop
 from gpubroker.testing import offer
 
 ELSEWHERE, STOP = Step.ELSEWHERE, Step.STOP
+WHOSE = "elsewhere if the whole provider refuses it, and a stop if it is about one offer"
 NOW: Final = 1_000_000.0
 
 SAYS, ALL = "as its scope says", "the whole account"
@@ -38,7 +39,7 @@ class Row:
     """
 
     here: int
-    then: Step
+    then: Step | str
     alone: Step
     condemns: str
     seconds: float
@@ -53,7 +54,7 @@ TABLE: Final = {
     K.QUOTA:          Row(0,    ELSEWHERE, ELSEWHERE, SAYS,      600,    LAST),
     K.CREDIT:         Row(0,    ELSEWHERE, STOP,      ALL,       600,    LAST),
     K.AUTH:           Row(0,    ELSEWHERE, STOP,      ALL,       600,    LAST),
-    K.BAD_REQUEST:    Row(0,    STOP,      STOP,      SAYS,        0,    FREE),
+    K.BAD_REQUEST:    Row(0,    WHOSE,     STOP,      SAYS,        0,    FREE),
     K.RATE_LIMIT:     Row(4,    ELSEWHERE, ELSEWHERE, SAYS,       30,    LAST),
     K.TRANSIENT:      Row(2,    ELSEWHERE, ELSEWHERE, SAYS,       30,    LAST),
     K.HOST_BROKEN:    Row(0,    ELSEWHERE, ELSEWHERE, SAYS,     3600,    OUT),
@@ -114,7 +115,9 @@ class TestTheTable:
         for count in range(1, row.here + 1):
             assert after(failed, count, retry, others=True) is Step.HERE
             assert after(failed, count, retry, others=False) is Step.HERE
-        assert after(failed, row.here + 1, retry, others=True) is row.then
+        whole = scope in (Scope.PROVIDER, Scope.ACCOUNT)
+        then = (ELSEWHERE if whole else STOP) if row.then == WHOSE else row.then
+        assert after(failed, row.here + 1, retry, others=True) is then
         assert after(failed, row.here + 1, retry, others=False) is row.alone
 
         thing = condemned(failed, FAILED)
@@ -167,10 +170,11 @@ class TestSteps:
         assert after(failure(kind), failures, Retry({kind: stop()}), others=False) is STOP
 
     @given(kinds, scopes, st.integers(1, 100), st.booleans())
-    def test_the_scope_has_no_part_in_the_step(
+    def test_the_scope_has_a_part_in_the_step_of_bad_requests_alone(
         self, kind: ErrorKind, scope: Scope, failures: int, others: bool
     ) -> None:
-        """It says what is condemned, and nothing else."""
+        """Of all other failures it says what is condemned, and nothing else."""
+        assume(kind is not K.BAD_REQUEST)
         assert after(failure(kind, scope), failures, Retry(), others=others) is after(
             failure(kind), failures, Retry(), others=others
         )

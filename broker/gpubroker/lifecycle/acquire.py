@@ -46,7 +46,7 @@ from gpubroker.model.money import Money
 from gpubroker.model.offers import Offer
 from gpubroker.model.requirements import Requirements
 from gpubroker.policy.cooldown import cooling
-from gpubroker.policy.fallback import after
+from gpubroker.policy.fallback import after, rules_out
 from gpubroker.policy.plan import Market, Terms, plan
 from gpubroker.policy.policy import Policy
 from gpubroker.policy.pricing import spent
@@ -139,6 +139,7 @@ class Acquisition:
             asked_at=parts.now(),
         )
         self._before = len(self.record.attempts)
+        self._ruled_out: set[str] = set()
 
     def _limits(self) -> list[Limit]:
         """What the worst case must fit now: a day ends while a request is under way."""
@@ -226,6 +227,8 @@ class Acquisition:
 
     def _condemned(self, offer: Offer) -> bool:
         """Whether something that has failed in this very request speaks against `offer`."""
+        if offer.provider in self._ruled_out:
+            return True
         now = self._parts.now()
         found = cooling(offer, self._parts.recall.cooldowns, now)
         return found is not None and found.since >= self.record.asked_at
@@ -255,6 +258,8 @@ class Acquisition:
                     await anyio.sleep(pause)
                     continue
                 parts.recall.attempt_failed(failure, offer, requirements.image, retry, parts.now())
+                if rules_out(failure):
+                    self._ruled_out.add(offer.provider)
                 if step is Step.STOP:
                     self._fail(AcquireStopped, f"{offer.provider}: {failure}", failure)
                 raise
