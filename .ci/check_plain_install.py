@@ -23,4 +23,4 @@ assert not untyped, f"no py.typed in {untyped}"
 
 providers = sorted(point.name for point in entry_points(group="gpubroker"))
 print(f"providers: {', '.join(providers)}")
-assert {"local", "vast"} <= set(providers), "a provider is missing"
+assert {"local", "runpod", "vast"} <= set(providers), "a provider is missing"

@@ -181,7 +181,7 @@ class TestDiscover:
         plugins, broken = discover()
 
         found = [(p.name, p.origin.split()[0]) for p in plugins]
-        assert found == [("local", "gpubroker"), ("vast", "gpubroker")]
+        assert found == [("local", "gpubroker"), ("runpod", "gpubroker"), ("vast", "gpubroker")]
         assert broken == []
 
     def test_a_plugin_is_named_with_where_it_comes_from(self, add_module: AddModule) -> None:

@@ -29,6 +29,7 @@ from gpubroker.model.money import Money, parse_money
 from gpubroker.model.requirements import Requirements, alternatives
 from gpubroker.model.results import JobState, Result
 from gpubroker.plugins import Deadlines, Plugin
+from gpubroker.policy.handover import can_be_handed_over
 from gpubroker.policy.policy import Policy
 from gpubroker.settings import Budget, Settings, load
 from gpubroker.transport.job_io import OutputCallback
@@ -192,6 +193,7 @@ class AsyncBroker(AsyncContextManagerMixin):
             lifetime=lifetime,
             tags=tags,
             secrets=secrets,
+            reached=True,
         )
         async with self._lease(wish) as lease:
             yield lease
@@ -233,6 +235,7 @@ class AsyncBroker(AsyncContextManagerMixin):
             tags=job.tags,
             secrets=bool(job.secrets),
             job=job,
+            reached=not can_be_handed_over(job),
         )
         for left in reversed(range(job.retries + 1)):
             lease: AsyncLease | None = None
@@ -282,12 +285,13 @@ class AsyncBroker(AsyncContextManagerMixin):
         tags: Sequence[str] = (),
         secrets: bool = False,
         job: Job | None = None,
+        reached: bool = False,
     ) -> Wish:
         """What is asked for, with the settings for what was left out.
 
         Args:
             timeout: seconds that the job itself may take.
-            job: the only one that the machine is for.
+            job: the only one that the machine is for. reached: there must be a way to it.
         """
         if lifetime is not None and not 0 < lifetime < float("inf"):
             raise InvalidValue("lifetime", lifetime, "must be a positive number of seconds")
@@ -307,6 +311,7 @@ class AsyncBroker(AsyncContextManagerMixin):
             tags=tuple(tags),
             secrets=secrets,
             job=job,
+            reached=reached,
         )
 
     # ---- what is there --------------------------------------------------------------------

@@ -308,6 +308,7 @@ _PARTS: Final[Mapping[type, Mapping[str, tuple[type, ...]]]] = {
         "driver": _SOME_TEXT,
         "open_ports": (int, type(None)),
         "static_ip": (bool, type(None)),
+        "ssh": (bool,),
         "host": _SOME_TEXT,
         "extra": (Mapping,),
     },

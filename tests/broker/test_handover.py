@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from gpubroker import (
     Machine,
     MachineState,
     Money,
+    NoOfferFits,
     Offer,
     Order,
     Outcome,
@@ -153,6 +155,36 @@ async def test_it_counts_as_up_once_its_log_shows_the_nonce(
 
     assert result.ok
     assert any("does not show that it has begun" in event.text for event in events)
+
+
+@pytest.mark.parametrize("what", ["files", "outputs", "secrets", "lease"])
+async def test_a_machine_that_is_not_reached_for_certain_is_not_rented_for_such_work(
+    tmp_path: Path, events: list[Event], what: str
+) -> None:
+    """It would be paid for while nobody can use it."""
+    cloud = Remote(replace(CARD, ssh=False))
+    job = {
+        "files": Job("true", files={"a": b""}),
+        "outputs": Job("true", outputs="a"),
+        "secrets": Job("true", secrets={"TOKEN": "t"}),
+        "lease": None,
+    }[what]
+
+    async def work(broker: AsyncBroker) -> None:
+        if job is not None:
+            await broker.run(job, Requirements(gpu="RTX 4090"))
+            return
+        async with broker.lease(Requirements(gpu="RTX 4090")):
+            raise AssertionError("there is a machine")
+
+    async with broker_on(cloud, tmp_path, events) as broker:
+        with pytest.raises(NoOfferFits, match="a way for files, outputs, secrets or several jobs"):
+            await work(broker)
+        fits = (await broker.quote(Requirements(gpu="RTX 4090"))).ranked
+        result = await broker.run("true", Requirements(gpu="RTX 4090"))
+
+    assert len(fits) == 1  # what is to run on it is not known yet
+    assert result.ok
 
 
 @pytest.mark.parametrize("purpose", ["files", "outputs", "secrets", "lease"])

@@ -69,6 +69,7 @@ class Wish:
         needed: seconds that the job needs at the least.
         secrets: secrets are meant for the machine: its identity must be proven.
         job: the only one that the machine is for; ``None`` where more may come.
+        reached: there must be a way to the machine: not all it is to do can be handed over.
         earlier: the record of a machine that was lost under the same job. Its cost counts
             against the same allowance.
     """
@@ -83,6 +84,7 @@ class Wish:
     tags: tuple[str, ...] = ()
     secrets: bool = False
     job: Job | None = None
+    reached: bool = False
     earlier: DecisionRecord | None = None
 
 
@@ -108,7 +110,7 @@ async def survey(
         memory=parts.recall.memory(now),
         now=now,
     )
-    terms = Terms(wish.lifetime, wish.needed, left)
+    terms = Terms(wish.lifetime, wish.needed, left, wish.reached)
     verdicts = plan(market, wish.wanted, terms, wish.policy.rank, wish.policy.work)
     return verdicts, tuple(quotes.problems)
 

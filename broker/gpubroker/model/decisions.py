@@ -35,6 +35,7 @@ class Constraint(enum.StrEnum):
     PORTS = "ports"
     DRIVER = "driver"
     STATIC_IP = "static ip"
+    SSH = "ssh"
     PRICE_INVALID = "price invalid"
     EXPIRED = "expired"
     BUDGET = "budget"

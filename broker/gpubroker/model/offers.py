@@ -127,6 +127,8 @@ class Offer:
         driver: version of the NVIDIA driver, such as ``"560.35.03"``.
         open_ports: TCP ports that it can make reachable from outside, SSH's included.
         static_ip: whether its address stays the same.
+        ssh: whether it is certain that it will be reached over SSH, where its provider declares
+            that at all. What is not, is rented for jobs alone that can be handed over with the order.
         host: the vendor's id of the physical machine, which outlives single offers.
         expires_at: Unix time after which the price no longer holds.
         simulated: not real hardware; always shown to people.
@@ -154,6 +156,7 @@ class Offer:
     driver: str | None = None
     open_ports: int | None = None
     static_ip: bool | None = None
+    ssh: bool = True
     host: str | None = None
     expires_at: float | None = None
     simulated: bool = False

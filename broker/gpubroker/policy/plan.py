@@ -32,11 +32,13 @@ class Terms:
         lifetime: seconds that the caller set, or ``None``.
         needed: seconds that the job needs at the least.
         left: USD that may still be spent, or ``None`` for no limit.
+        reached: there must be a way to it: not all it is to do can be handed over with the order.
     """
 
     lifetime: float | None = None
     needed: float = 0.0
     left: Money | None = None
+    reached: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,12 +177,21 @@ def _checks(
 ) -> tuple[Check, ...]:
     """Everything that can speak against an offer of one provider, in order."""
     checks = checks_of(requirements, facts, market.now)
+    if terms.reached and facts.ssh:
+        checks = (*checks, _reached)
     if terms.left is not None:
         checks = (*checks, _budget(facts, terms))
     strict = [c for c in market.cooldowns if c.strict and c.until > market.now]
     if strict and facts.paid:  # another try at what is free costs nothing
         checks = (*checks, _cooldowns(strict, market.now))
     return checks
+
+
+def _reached(offer: Offer) -> Rejection | None:
+    if offer.ssh:
+        return None
+    wanted = "a way for files, outputs, secrets or several jobs"
+    return Rejection(Constraint.SSH, wanted, "none for certain")
 
 
 def _cooldowns(strict: Sequence[Cooldown], now: float) -> Check:
