@@ -15,7 +15,10 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
 
 
 #: In these folders things take real time, so that the second event loop's turn is for deep runs.
-_REAL_TIME = ("tests/transport/", "tests/providers/vast/", "tests/providers/runpod/")
+_REAL_TIME = (
+    "tests/transport/",
+    *(f"tests/providers/{name}/" for name in ("vast", "runpod", "failover", "conformance")),
+)
 
 
 @pytest.hookimpl(tryfirst=True)
