@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
 import anyio
 import httpx
 import pytest
-from anyio.abc import ByteStream, SocketAttribute
+from anyio.abc import ByteStream
 
 from gpubroker import BrokerError, InvalidValue
 from gpubroker.rest import Pace, Reply, RequestFailed, RestClient, is_loopback
+
+from .loopback import free_port, serving
 
 pytestmark = pytest.mark.anyio
 
@@ -26,31 +27,6 @@ Answer = Callable[[httpx.Request], httpx.Response]
 def client_on(answer: Answer, url: str = "https://api.test", **options: Any) -> RestClient:
     """A client whose server is a function."""
     return RestClient(url, key=KEY, transport=httpx.MockTransport(answer), **options)
-
-
-@asynccontextmanager
-async def serving(talk: Callable[[ByteStream], Awaitable[None]]) -> AsyncGenerator[str]:
-    """A real TCP server; `talk` has each connection. Gives its address."""
-
-    async def handle(stream: ByteStream) -> None:
-        async with stream:
-            with suppress(anyio.EndOfStream, anyio.BrokenResourceError):
-                await talk(stream)
-
-    async with (
-        await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
-        anyio.create_task_group() as tasks,
-    ):
-        tasks.start_soon(listener.serve, handle)
-        port = listener.extra(SocketAttribute.local_port)
-        yield f"http://127.0.0.1:{port}"
-        tasks.cancel_scope.cancel()
-
-
-async def free_port() -> int:
-    """A port that nobody listens on."""
-    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
-        return int(listener.extra(SocketAttribute.local_port))
 
 
 class TestAnswers:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gpubroker.hookspecs import AccountSettings
-from gpubroker.model.jobs import Job
+from gpubroker.model.jobs import Job, Purpose
 from gpubroker.model.machines import Machine, Order
 from gpubroker.model.money import Money
 from gpubroker.model.results import OutputFile
@@ -20,7 +20,7 @@ from gpubroker.testing import (
     virtual_backend,
 )
 from gpubroker.testing.virtual_time import VirtualBackend
-from gpubroker.transport.job_io import JobIO, Purpose
+from gpubroker.transport.job_io import JobIO
 from gpubroker.transport.receive import Receiver
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import AsyncGenerator, Generator, Mapping
+from contextlib import aclosing, asynccontextmanager, contextmanager, nullcontext, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlsplit
@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import anyio
 
 from gpubroker.errors import InvalidValue
+from gpubroker.rest.events import EventStream, unwind
 from gpubroker.rest.pacing import Pace, Pacer
 from gpubroker.rest.reply import KEPT_HEADERS, Reply, RequestFailed
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 _CONNECT: Final = 10.0
 _AT_ONCE: Final = 8
 _SHORTEST_SECRET: Final = 4
+#: Bytes of an answer that refuses a stream.
+_REFUSAL: Final = 256 * 1024
 
 
 def is_loopback(url: str) -> bool:
@@ -150,21 +153,85 @@ class RestClient:
         """
         if not in_turn:
             await self.turn(pace)
-        headers = {} if self._key is None else {"Authorization": f"Bearer {self._key}"}
         async with nullcontext() if pace.urgent else self._places:
             reply = await self._send(
                 method,
                 self.base_url + path,
-                headers=headers,
+                headers=self._authorization(),
                 params=params,
                 json=json,
                 within=within,
                 limit=limit,
             )
-        pause = reply.retry_after() if reply.status == 429 else None
-        if pause is not None:
-            self.hold(pace, pause)
+        self._obey(reply, pace)
         return reply
+
+    @asynccontextmanager
+    async def events(
+        self,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        last_id: str | None = None,
+        pace: Pace,
+        idle: float,
+        within: float = 30.0,
+        limit: int = 1 << 20,
+    ) -> AsyncGenerator[EventStream]:
+        """Ask for server-sent events, once, and read them for as long as the block lasts.
+
+        It takes none of the places of ordinary requests, since it may stay open for hours.
+
+        Args:
+            last_id: go on behind the event that had this id.
+            pace: what opening it counts for.
+            idle: seconds of silence after which the iteration ends.
+            within: seconds until the answer must have begun.
+            limit: most bytes of one event; of a longer one only the beginning is kept.
+
+        Raises:
+            RequestFailed: there is no answer. The iteration raises it when the stream breaks.
+        """
+        await self.turn(pace)
+        asked = {"Accept": "text/event-stream", "Accept-Encoding": "identity"}
+        asked |= {} if last_id is None else {"Last-Event-ID": last_id}
+        where = f"GET {self.base_url}{path}"
+        client = self._http()
+        with self._failing(where, within):
+            request = client.build_request(
+                "GET",
+                self.base_url + path,
+                headers=self._authorization() | asked,
+                params=params,
+                timeout=_no_limit(within),
+            )
+            with anyio.fail_after(within):
+                response = await client.send(request, stream=True)
+        chunks = response.aiter_bytes()
+        try:
+            kept, body = _kept(response), _Body(_REFUSAL)
+            if not response.is_success:
+                with self._failing(where, within), anyio.fail_after(within) as scope:
+                    async for chunk in chunks:
+                        if not body.take(chunk):
+                            scope.cancel()
+            reply = Reply(response.status_code, kept, bytes(body.data))
+            self._obey(reply, pace)
+            yield EventStream(
+                reply,
+                chunks if reply.ok else None,
+                failing=lambda: self._failing(where, within),
+                idle=idle,
+                limit=limit,
+            )
+        finally:
+            try:
+                # What goes wrong in leaving is no news to anybody.
+                with suppress(Exception):
+                    await unwind(chunks)
+            finally:
+                with suppress(Exception):
+                    await response.aclose()
 
     async def download(self, url: str, *, within: float = 30.0, limit: int = 8 << 20) -> Reply:
         """Get what an answer pointed to, from wherever it lies, without the account's key.
@@ -195,31 +262,49 @@ class RestClient:
     ) -> Reply:
         import httpx
 
+        from gpubroker.rest.sent import SentBody
+
         client = self._http()
         where = f"{method} {url.partition('?')[0]}"
         limits = httpx.Timeout(within, connect=min(_CONNECT, within))
         body, status, kept = _Body(limit), 0, dict[str, str]()
+        with self._failing(where, within), anyio.fail_after(within) as scope:
+            request = client.build_request(
+                method, url, headers=headers, params=params, json=json, timeout=limits
+            )
+            request.stream = SentBody(request.content)
+            async with aclosing(await client.send(request, stream=True)) as response:
+                status, kept = response.status_code, _kept(response)
+                async for chunk in response.aiter_bytes():
+                    if not body.take(chunk):
+                        # Not left by an exception from here: the generators below would stay
+                        # open. Cancelled, they are unwound from the innermost on.
+                        scope.cancel()
+        if body.too_long:
+            raise RequestFailed(f"{where}: the answer is longer than {limit} bytes", sent=True)
+        return Reply(status, kept, bytes(body.data))
+
+    def _authorization(self) -> dict[str, str]:
+        return {} if self._key is None else {"Authorization": f"Bearer {self._key}"}
+
+    def _obey(self, reply: Reply, pace: Pace) -> None:
+        pause = reply.retry_after() if reply.status == 429 else None
+        if pause is not None:
+            self.hold(pace, pause)
+
+    @contextmanager
+    def _failing(self, where: str, within: float) -> Generator[None]:
+        """Say in our own words why there is no answer, and whether it may have been asked for."""
+        import httpx
+
         try:
-            with anyio.fail_after(within) as scope:
-                async with client.stream(
-                    method, url, headers=headers, params=params, json=json, timeout=limits
-                ) as response:
-                    status = response.status_code
-                    kept = {n: response.headers[n] for n in KEPT_HEADERS if n in response.headers}
-                    async for chunk in response.aiter_bytes():
-                        if not body.take(chunk):
-                            # Not left by an exception from here: the generators below would stay
-                            # open. Cancelled, they are unwound from the innermost on.
-                            scope.cancel()
+            yield
         except TimeoutError:
             raise RequestFailed(f"{where}: no answer within {within:g} s", sent=True) from None
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             raise RequestFailed(f"{where}: {self._told(error)}", sent=False) from None
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError) as error:
             raise RequestFailed(f"{where}: {self._told(error)}", sent=True) from None
-        if body.too_long:
-            raise RequestFailed(f"{where}: the answer is longer than {limit} bytes", sent=True)
-        return Reply(status, kept, bytes(body.data))
 
     def _told(self, error: Exception) -> str:
         text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
@@ -230,6 +315,17 @@ class RestClient:
         # A key of a letter or two is made up, for an emulator; striking it out garbles the text.
         known = self._key is not None and len(self._key) >= _SHORTEST_SECRET
         return text.replace(self._key or "", "…") if known else text
+
+
+def _kept(response: httpx.Response) -> dict[str, str]:
+    return {name: response.headers[name] for name in KEPT_HEADERS if name in response.headers}
+
+
+def _no_limit(within: float) -> httpx.Timeout:
+    """For a stream: it must begin in time, and then it may be silent."""
+    import httpx
+
+    return httpx.Timeout(within, connect=min(_CONNECT, within), read=None)
 
 
 class _Body:

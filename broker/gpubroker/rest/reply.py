@@ -13,7 +13,16 @@ from typing import Any, cast
 
 from gpubroker.errors import BrokerError
 
-KEPT_HEADERS = ("content-type", "date", "location", "retry-after", "x-ratelimit-reset")
+KEPT_HEADERS = (
+    "content-type",
+    "date",
+    "location",
+    "ratelimit",
+    "ratelimit-policy",
+    "retry-after",
+    "x-ratelimit-reset",
+    "x-request-id",
+)
 """The headers of an answer that a `Reply` has; the others are dropped."""
 
 

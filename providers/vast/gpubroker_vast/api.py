@@ -9,9 +9,8 @@ from typing import Any, Final
 import anyio
 
 from gpubroker import ErrorKind, ProviderError, Scope
-from gpubroker.rest import Pace, Reply, RequestFailed, RestClient
-from gpubroker_vast.failures import failure, succeeded, unreachable
-from gpubroker_vast.rows import Row
+from gpubroker.rest import Pace, Reply, RequestFailed, RestClient, Row, unreachable
+from gpubroker_vast.failures import failure, succeeded
 
 # A tenth above what is allowed: requests do not arrive as evenly as they leave.
 _SEARCH: Final = Pace("search", 0.9)

@@ -9,8 +9,7 @@ from decimal import Decimal
 from typing import Final
 
 from gpubroker import Charge, ErrorKind, Money, ProviderError, Scope
-from gpubroker_vast import rows
-from gpubroker_vast.rows import Row
+from gpubroker.rest import Row, rows
 
 _DAY: Final = 86_400
 _SOURCE: Final = re.compile(r"instance-(\d+)")

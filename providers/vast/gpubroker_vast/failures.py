@@ -8,9 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from gpubroker import ErrorKind, ProviderError, Scope
-from gpubroker.rest import Reply, RequestFailed
-from gpubroker_vast import rows
-from gpubroker_vast.rows import Row
+from gpubroker.rest import Reply, Row, rows, said
 from gpubroker_vast.vocabulary import ERRORS, PHRASES, STATUSES, Meaning
 
 _PASSING: Final[Meaning] = (ErrorKind.TRANSIENT, Scope.PROVIDER)
@@ -37,27 +35,16 @@ def failure(reply: Reply, doing: str, hide: Callable[[str], str] = str) -> Provi
         hide: strikes out what no message may hold.
     """
     body = reply.json_object()
-    code, said = code_of(reply), _said(reply, body)
-    kind, scope = _meaning(reply.status, body is not None, f"{code} {said}".lower(), code)
-    pause = _pause(reply, body or {}, said)
+    code, words = code_of(reply), said(reply, ("msg", "message", "detail"))
+    kind, scope = _meaning(reply.status, body is not None, f"{code} {words}".lower(), code)
+    pause = _pause(reply, body or {}, words)
     limited = kind in (ErrorKind.RATE_LIMIT, ErrorKind.QUOTA)
-    shown = hide(" ".join(filter(None, (code, said)))) or "no reason given"
+    shown = hide(" ".join(filter(None, (code, words)))) or "no reason given"
     return ProviderError(
         f"{doing}: HTTP {reply.status}: {shown}"[:_LONGEST],
         kind=kind,
         scope=scope,
         retry_after=pause if limited else None,
-    )
-
-
-def unreachable(error: RequestFailed) -> ProviderError:
-    """The error for a request without an answer, other than a create."""
-    limited = error.retry_after is not None
-    return ProviderError(
-        str(error),
-        kind=ErrorKind.RATE_LIMIT if limited else ErrorKind.TRANSIENT,
-        scope=Scope.ACCOUNT if limited else Scope.PROVIDER,
-        retry_after=error.retry_after,
     )
 
 
@@ -76,24 +63,13 @@ def _meaning(status: int, is_json: bool, words: str, code: str) -> Meaning:
     return STATUSES[400] if 400 <= status < 500 and is_json else _PASSING
 
 
-def _said(reply: Reply, body: Row | None) -> str:
-    """The message for people, on one line; nothing of a page in HTML."""
-    if body is not None:
-        words = next(filter(None, (rows.text(body, n) for n in ("msg", "message", "detail"))), "")
-    else:
-        words = reply.body[:_LONGEST].decode(errors="replace")
-        if "<" in words:
-            words = "a page in HTML"
-    return " ".join("".join(c if c.isprintable() else " " for c in words).split())
-
-
-def _pause(reply: Reply, body: Row, said: str) -> float | None:
+def _pause(reply: Reply, body: Row, words: str) -> float | None:
     """Seconds to wait, by any of the ways in which they are told."""
     told = reply.retry_after()
     if told is None:
         told = rows.number(body, "retry_after")
     if told is None and (reset := rows.number(reply.headers, "x-ratelimit-reset")) is not None:
         told = reset - time.time()
-    if told is None and (match := _THRESHOLD.search(said)):
+    if told is None and (match := _THRESHOLD.search(words)):
         told = float(match[1])
     return None if told is None else max(0.0, told)

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import Final
 
 from gpubroker import ErrorKind, Machine, MachineState, Money, ProviderError, Route, Scope
-from gpubroker_vast import rows
-from gpubroker_vast.rows import Row
+from gpubroker.rest import Row, rows
 from gpubroker_vast.vocabulary import BEFORE_RUNNING, BOOT_FAILURES, HEARSAY, STATES
 
 _MOST_PAGES: Final = 400
 _PROGRESS: Final = 200
-#: What may be handed to a program as a host: no option, no path, no blank.
-_HOST: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.:-]{0,252})")
 
 
 class Listing:
@@ -174,16 +170,14 @@ def _routes(row: Row) -> tuple[Route, ...]:
     """Straight to the container's SSH server where the host has ports, then through the gateway."""
     ports = rows.table(row.get("ports")) or {}
     bound = [rows.table(entry) or {} for entry in rows.entries(ports.get("22/tcp")) or ()]
-    found = [_route(rows.text(row, "public_ipaddr"), rows.whole(b, "HostPort")) for b in bound]
-    proxy = _route(rows.text(row, "ssh_host"), rows.whole(row, "ssh_port"), proxied=True)
+    found = [_route(rows.host(row, "public_ipaddr"), rows.port(b, "HostPort")) for b in bound]
+    proxy = _route(rows.host(row, "ssh_host"), rows.port(row, "ssh_port"), proxied=True)
     direct = [route for route in found if route is not None][:1]
     return (*direct, *((proxy,) if proxy is not None else ()))
 
 
-def _route(host: str, port: int | None, *, proxied: bool = False) -> Route | None:
-    if port is None or not 0 < port < 65536 or not _HOST.fullmatch(host):
-        return None
-    return Route(host, port, proxied)
+def _route(host: str | None, port: int | None, *, proxied: bool = False) -> Route | None:
+    return None if host is None or port is None else Route(host, port, proxied)
 
 
 def _incomplete(problem: str) -> ProviderError:

@@ -10,18 +10,15 @@ import re
 from typing import Final
 
 from gpubroker import ErrorKind, ProviderError, Scope
+from gpubroker.transport.dead_man_switch import SILENCE, asking, watch
 from gpubroker.transport.host_identity import announcement
 
 LIMIT: Final = 4000
 """Characters that a script may have; the vendor's own documents differ, and all allow these."""
 
-SILENCE: Final = 900
-"""Seconds without a sign of life from the broker after which a machine destroys itself."""
-
 _KEY: Final = re.compile(r"[a-z0-9@.-]+ [A-Za-z0-9+/=]+(?: [A-Za-z0-9@._:-]*)?")
 _URL: Final = re.compile(r"https?://[A-Za-z0-9.:/\[\]-]+")
 
-#: The key reaches curl and wget through files, since anybody may read a process's arguments.
 _SCRIPT: Final = """\
 export HOME="${{HOME:-/root}}"
 touch ~/.no_auto_tmux
@@ -30,34 +27,12 @@ chmod 700 ~/.gpubroker ~/.ssh
 {let_in}
 {announcement}
 cat >~/.gpubroker/watch <<'END'
-cd ~/.gpubroker || exit
-now=$(date +%s)
-[ -s deadline ] || echo $((now+{lifetime})) >deadline
-end=$(cat deadline)
-[ "$end" -gt 0 ] || end=$((now+{lifetime}))
 k=${{CONTAINER_API_KEY:-$(cat ~/.vast_api_key)}}
 i=${{CONTAINER_ID:-${{VAST_CONTAINERLABEL#C.}}}}
-export k u="{api}/api/v0/instances/$i/"
-destroy() {{
-umask 77
-echo "header = \\"Authorization: Bearer $k\\"" >curlrc
-echo "header = Authorization: Bearer $k" >wgetrc
-curl -sfm 60 -K curlrc -X DELETE "$u" ||
-WGETRC=wgetrc wget -qO- -t 1 -T 60 --method=DELETE "$u" ||
-python3 -c 'import os,urllib.request as r
-q=r.Request(os.environ["u"],method="DELETE")
-q.add_header("Authorization","Bearer "+os.environ["k"])
-r.urlopen(q,timeout=60)'
+{ask}destroy() {{
+ask DELETE "{api}/api/v0/instances/$i/"
 }}
-while :; do
-now=$(date +%s)
-beat=$(date -r heartbeat +%s) || beat=$now
-if [ "$now" -ge "$end" ] || [ $((now-beat)) -ge {silence} ]; then destroy; fi
-w=$((end-now))
-[ $w -gt 0 ] && [ $w -lt {pause} ] || w={pause}
-sleep $w
-done
-END
+{watch}END
 nohup sh ~/.gpubroker/watch >/dev/null 2>&1 </dev/null &
 """
 
@@ -92,9 +67,8 @@ def script(
         let_in=_let_in(public_key) if public_key else ":",
         announcement=announcement(nonce).strip() if nonce else ":",
         api=api,
-        lifetime=max(1, round(lifetime)),
-        silence=round(silence),
-        pause=pause,
+        ask=asking(),
+        watch=watch(lifetime=lifetime, silence=silence, pause=pause),
     )
     if len(text) > LIMIT:
         raise _unfit(f"the start script has {len(text)} characters, and {LIMIT} are allowed")

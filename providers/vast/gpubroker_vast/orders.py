@@ -15,8 +15,7 @@ from gpubroker import (
     ProviderError,
     Scope,
 )
-from gpubroker.rest import Reply, RequestFailed
-from gpubroker_vast import rows
+from gpubroker.rest import Reply, rows
 from gpubroker_vast.options import Options
 from gpubroker_vast.search import LEAST_DISK
 
@@ -122,24 +121,6 @@ def _is_refusal(reply: Reply, is_json: bool, failure: ProviderError) -> bool:
         return is_json  # ``success: false`` with a reason that is known
     # 401 and 429 are given before the request is looked at, and need no JSON to be believed.
     return 400 <= reply.status < 500 and (is_json or reply.status in (401, 429))
-
-
-def unanswered(error: RequestFailed) -> ProviderError:
-    """What a create without an answer means."""
-    if error.sent:
-        return CreateUnknown(f"the answer to the create was lost: {error}")
-    if error.retry_after is not None:
-        return ProviderError(
-            f"the create was not sent: {error}",
-            kind=ErrorKind.RATE_LIMIT,
-            scope=Scope.ACCOUNT,
-            retry_after=error.retry_after,
-        )
-    # There never was a connection. "Transient" would be taken for a lost answer; what is certain
-    # is that nothing can be rented there now.
-    return ProviderError(
-        f"the create was not sent: {error}", kind=ErrorKind.CAPACITY, scope=Scope.PROVIDER
-    )
 
 
 def _refused(problem: str) -> ProviderError:

@@ -30,9 +30,9 @@ from gpubroker import (
     TrustTier,
     hookimpl,
 )
-from gpubroker.rest import RequestFailed, RestClient
+from gpubroker.rest import RequestFailed, RestClient, create_unanswered, rows
 from gpubroker.transport import run_job
-from gpubroker_vast import billing, instances, onstart, orders, rows, search
+from gpubroker_vast import billing, instances, onstart, orders, search
 from gpubroker_vast.api import VastApi
 from gpubroker_vast.destroying import Destroyer
 from gpubroker_vast.failures import succeeded
@@ -166,7 +166,7 @@ class VastProvider:
         try:
             reply = await self._api.create(ask, body)
         except RequestFailed as error:
-            raise orders.unanswered(error) from None
+            raise create_unanswered(error) from None
         machine = orders.machine_of(
             reply, offer, order, self._api.failure(reply, f"renting {offer.id}")
         )

@@ -19,8 +19,7 @@ from gpubroker import (
     gpu_name,
     gpu_vram,
 )
-from gpubroker_vast import rows
-from gpubroker_vast.rows import Row
+from gpubroker.rest import Row, rows
 from gpubroker_vast.vocabulary import GPU_LABELS
 
 COLUMNS: Final = (

@@ -4,7 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpubroker.testing.emulation import DailyQuota, FaultSchedule, Thresholds
+from gpubroker.testing.emulation import (
+    DailyQuota,
+    FaultSchedule,
+    RateWindow,
+    RateWindows,
+    Thresholds,
+)
 
 
 class TestFaultSchedule:
@@ -89,3 +95,43 @@ class TestDailyQuota:
         assert quota.remaining(86_399.5) == 0
         assert quota.resets_at(86_399.5) == 86_400
         assert quota.remaining(86_400.0) == 10
+
+
+class TestRateWindows:
+    @given(gaps=st.lists(st.floats(0, 20), min_size=1, max_size=60))
+    def test_no_window_ever_lets_more_pass_than_its_quota(self, gaps: list[float]) -> None:
+        """And what is refused is refused because one of them is used up."""
+        windows = (RateWindow("minute", 3, 60), RateWindow("hour", 8, 3_600))
+        rates = RateWindows(windows)
+        passed: list[float] = []
+        now = 1_000_000.0
+        for gap in gaps:
+            now += gap
+            used_up = rates.count(now)
+            if used_up is None:
+                passed.append(now)
+            else:
+                assert rates.remaining(used_up, now) == 0
+        for window in windows:
+            turns = [int(at // window.seconds) for at in passed]
+            assert all(turns.count(turn) <= window.quota for turn in turns)
+
+    def test_a_window_begins_anew_when_it_is_said_to(self) -> None:
+        """To the second."""
+        rates = RateWindows((RateWindow("minute", 1, 60),))
+        window = rates.windows[0]
+        rates.count(90.0)
+
+        assert rates.resets_in(window, 90.0) == 30
+        assert rates.count(119.9) is window
+        assert rates.count(120.0) is None
+
+    def test_is_told_in_two_headers(self) -> None:
+        """As the draft has it."""
+        rates = RateWindows((RateWindow("minute", 60, 60), RateWindow("hour", 3_000, 3_600)))
+        rates.count(7_230.0)
+
+        assert rates.headers(7_230.0) == {
+            "RateLimit": '"minute";r=59;t=30, "hour";r=2999;t=3570',
+            "RateLimit-Policy": '"minute";q=60;w=60, "hour";q=3000;w=3600',
+        }

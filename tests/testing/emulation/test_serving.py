@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 
 import httpx
 import pytest
@@ -13,6 +14,7 @@ from gpubroker.testing.emulation import (
     Answer,
     ApiServer,
     Call,
+    Cut,
     Dispatcher,
     Endpoint,
     FaultSchedule,
@@ -108,6 +110,66 @@ class TestDispatcher:
 
         assert http.post("/echo/y/").status_code == 200
         assert [record.fault for record in dispatcher.records] == ["hang", None]
+
+
+class TestStreams:
+    @pytest.fixture
+    def closed(self) -> threading.Event:
+        """Set when a stream was closed."""
+        return threading.Event()
+
+    @pytest.fixture
+    def server(self, closed: threading.Event) -> Iterator[ApiServer]:
+        """Serves a stream that never ends, or is cut after its first piece."""
+
+        async def pieces(*, cut: bool) -> AsyncGenerator[bytes]:
+            try:
+                yield b"one"
+                if cut:
+                    raise Cut
+                await asyncio.sleep(1000)
+            finally:
+                closed.set()
+
+        async def answer(call: Call) -> Answer:
+            return Answer(body=b"zero ", stream=pieces(cut=call.path == "/cut"))
+
+        server = ApiServer(answer)
+        server.start()
+        yield server
+        server.stop()
+
+    def test_send_each_piece_at_once(self, server: ApiServer, closed: threading.Event) -> None:
+        """And are closed when the client has gone."""
+        with httpx.stream("GET", server.url, trust_env=False) as answer:
+            pieces = answer.iter_raw()
+            got = b""
+            while got != b"zero one":
+                got += next(pieces)
+            assert "content-length" not in answer.headers
+
+        assert closed.wait(10)
+
+    def test_can_cut_the_connection(self, server: ApiServer) -> None:
+        """What was sent before arrives."""
+        got: list[bytes] = []
+        with httpx.stream("GET", f"{server.url}/cut", trust_env=False) as answer:
+            with pytest.raises(httpx.RemoteProtocolError):
+                got.extend(answer.iter_raw())
+
+        assert b"".join(got) == b"zero one"
+
+    def test_end_with_the_server(self, server: ApiServer, closed: threading.Event) -> None:
+        """At once."""
+        with httpx.stream("GET", server.url, trust_env=False) as answer:
+            pieces = answer.iter_raw()
+            next(pieces)
+
+            server.stop()
+
+            with pytest.raises(httpx.RemoteProtocolError):
+                list(pieces)
+        assert closed.is_set()
 
 
 class TestApiServer:

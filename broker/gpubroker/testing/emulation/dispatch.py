@@ -20,6 +20,9 @@ Gate = Callable[[Call, Endpoint], Answer | None]
 Pick = Callable[[Call], FaultRule | None]
 """The fault that a call meets."""
 
+Dress = Callable[[Call, Answer], Answer]
+"""Adds to what an endpoint, or its gate, answers, such as headers."""
+
 _HIDDEN: Final = "***"
 _MOST_RECORDS: Final = 200_000
 
@@ -58,6 +61,7 @@ class Dispatcher:
         otherwise: answers what no endpoint is for.
         invalid: the answer to a body that is no JSON object.
         hidden: names of values, in queries and bodies, that are not written down.
+        dress: adds to each answer, before a fault may spoil it.
     """
 
     def __init__(
@@ -70,6 +74,7 @@ class Dispatcher:
         otherwise: Callable[[Call], Answer],
         invalid: Answer,
         hidden: Collection[str] = (),
+        dress: Dress | None = None,
     ) -> None:
         self._endpoints = endpoints
         self._gate = gate
@@ -78,6 +83,7 @@ class Dispatcher:
         self._otherwise = otherwise
         self._invalid = invalid
         self._hidden = frozenset(hidden)
+        self._dress = dress
         #: Every request so far, but for those of long ago.
         self.records: deque[RequestRecord] = deque(maxlen=_MOST_RECORDS)
         #: What handlers raised: faults of the emulator itself, as text.
@@ -101,7 +107,8 @@ class Dispatcher:
 
         async def act() -> Answer:
             refusal = self._gate(call, endpoint)
-            return refusal if refusal is not None else await self._handled(endpoint, call)
+            answer = refusal if refusal is not None else await self._handled(endpoint, call)
+            return answer if self._dress is None else self._dress(call, answer)
 
         rule = self._pick(call)
         if rule is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, cast
@@ -61,6 +61,10 @@ class Call:
         return token.strip() if scheme.lower() == "bearer" and token.strip() else None
 
 
+class Cut(Exception):
+    """Raised by the stream of an answer: the connection is cut here."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """One answer.
@@ -73,6 +77,8 @@ class Answer:
         pace: seconds between two small pieces of the body; 0 sends it at once.
         cut_at: how many bytes of the body are sent before the connection is cut; -1 cuts it
             before the status; ``None`` does not.
+        stream: pieces that are sent after the body, each at once. It is closed when the client
+            has gone, and may raise `Cut`.
     """
 
     status: int = 200
@@ -81,6 +87,7 @@ class Answer:
     content_type: str = "application/json"
     pace: float = 0.0
     cut_at: int | None = None
+    stream: AsyncGenerator[bytes] | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def of(cls, value: Any, status: int = 200, **headers: str) -> Answer:

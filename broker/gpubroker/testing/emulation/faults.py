@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Awaitable, Callable, Collection, Mapping
+import random
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -107,6 +108,19 @@ class FaultSchedule:
         """Count a call for every rule; the first rule that meets it."""
         met = [rule for rule in self._rules if rule.meets(endpoint, parameters)]
         return met[0] if met else None
+
+
+def flake(
+    call: Call,
+    probability: float,
+    chance: random.Random,
+    flakes: Sequence[tuple[str, Mapping[str, Any]]],
+) -> FaultRule | None:
+    """A fault that a call meets by chance: one of some, each with its options."""
+    if not probability or chance.random() >= probability:
+        return None
+    fault, options = chance.choice(flakes)
+    return FaultRule(endpoint=call.endpoint, fault=fault, options=options)
 
 
 async def _drop(act: Act, call: Call, *, when: str = "before") -> Answer:  # noqa: ARG001

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -69,3 +70,60 @@ class DailyQuota:
         day = int(now // 86_400)
         if day != self.day:
             self.day, self.used = day, 0
+
+
+@dataclass(frozen=True, slots=True)
+class RateWindow:
+    """So many requests in a window of time, which begins anew at each multiple of its length.
+
+    Attributes:
+        name: as answers call it. quota: how many requests. seconds: how long it is.
+    """
+
+    name: str
+    quota: int
+    seconds: int
+
+
+@dataclass(slots=True)
+class RateWindows:
+    """Several windows at once, as in the draft of the ``RateLimit`` headers.
+
+    Attributes:
+        windows: the shortest first. used: requests so far, by window and its beginning.
+    """
+
+    windows: tuple[RateWindow, ...]
+    used: dict[tuple[str, int], int] = field(default_factory=dict[tuple[str, int], int])
+
+    def count(self, now: float) -> RateWindow | None:
+        """Count a request, unless a window is used up: that window then."""
+        beginnings = {one.name: int(now // one.seconds) for one in self.windows}
+        self.used = {at: n for at, n in self.used.items() if beginnings.get(at[0]) == at[1]}
+        for one in self.windows:
+            if self.remaining(one, now) <= 0:
+                return one
+        for at in beginnings.items():
+            self.used[at] = self.used.get(at, 0) + 1
+        return None
+
+    def remaining(self, window: RateWindow, now: float) -> int:
+        """How many requests are left in a window."""
+        used = self.used.get((window.name, int(now // window.seconds)), 0)
+        return max(window.quota - used, 0)
+
+    def resets_in(self, window: RateWindow, now: float) -> int:
+        """Whole seconds until a window begins anew."""
+        return max(math.ceil(window.seconds - now % window.seconds), 1)
+
+    def headers(self, now: float) -> dict[str, str]:
+        """``RateLimit`` and ``RateLimit-Policy`` at a moment."""
+        return {
+            "RateLimit": ", ".join(
+                f'"{one.name}";r={self.remaining(one, now)};t={self.resets_in(one, now)}'
+                for one in self.windows
+            ),
+            "RateLimit-Policy": ", ".join(
+                f'"{one.name}";q={one.quota};w={one.seconds}' for one in self.windows
+            ),
+        }

@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -16,18 +16,21 @@ import asyncssh
 from gpubroker.testing.emulation.cards import Cards, nvidia_smi
 from gpubroker.testing.emulation.ground import Ground
 from gpubroker.testing.emulation.keeper import MARK, signal_processes
-from gpubroker.testing.emulation.processes import ended, spawn
+from gpubroker.testing.emulation.processes import Printed, ended, spawn
 from gpubroker.testing.emulation.relay import Relay
 from gpubroker.testing.emulation.ssh import BuiltInSsh, SshServer, SshSpec, SystemSsh, fresh_key
 
+#: The file in `EmulatedMachine.keys` that a server's public key is in.
+PUBLIC_KEY: Final = "ssh_host_ed25519_key.pub"
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class EmulatedMachine:
     """One machine. Used in the emulator's event loop alone.
 
-    It has a folder with the home of its only user, a log of what its first script prints, and
-    two ways to its SSH server: `direct` and `proxy`, each of which can be cut or frozen.
+    It has a folder with the home of its only user, the public keys of its SSH server, and two
+    ways to it: `direct` and `proxy`, each of which can be cut or frozen. `log` is what scripts
+    print that were started by `run_first`.
 
     Args:
         ground: where machines are.
@@ -50,12 +53,14 @@ class EmulatedMachine:
         self.folder = ground.place(name)
         self.home = self.folder / "home"
         self.log = self.folder / "log"
-        self._keys = self.folder / "keys"
+        #: Public host keys: what ``/etc/ssh`` is to a container.
+        self.keys = self.folder / "keys"
         self._cards = cards
         self._system_sshd = system_sshd
         self._banner = banner
         self._server: SshServer | None = None
         self._first: dict[asyncio.Future[int], subprocess.Popen[bytes]] = {}
+        self._printed: list[Printed] = []
         self._host_key: asyncssh.SSHKey | None = None
         self.direct = Relay()
         self.proxy = Relay()
@@ -74,17 +79,33 @@ class EmulatedMachine:
             MARK: f"{self.folder}/",
         }
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What processes of the container get, before its own variables."""
+        return {**self.session_environment, "GPUBROKER_SSH_DIR": str(self.keys)}
+
     def build(self) -> None:
         """Make the folder with everything that a fresh container has."""
-        for folder in (self.home / ".ssh", self.folder / "bin", self.folder / "tmp", self._keys):
+        for folder in (self.home / ".ssh", self.folder / "bin", self.folder / "tmp", self.keys):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self._cards is not None:
-            program = self.folder / "bin" / "nvidia-smi"
-            program.write_text(nvidia_smi(self._cards))
-            program.chmod(0o755)
+            self.install("nvidia-smi", nvidia_smi(self._cards))
         self._host_key = fresh_key()
-        public = self._keys / "ssh_host_ed25519_key.pub"
-        public.write_bytes(self._host_key.export_public_key())
+        (self.keys / PUBLIC_KEY).write_bytes(self._host_key.export_public_key())
+
+    def install(self, name: str, script: str) -> None:
+        """Put a program on the machine's path, before this system's own."""
+        program = self.folder / "bin" / name
+        program.write_text(script)
+        program.chmod(0o755)
+
+    async def renew(self, *, keep_home: bool) -> None:
+        """Make a fresh container of one that was halted: other host keys, another direct port."""
+        for folder in (self.folder / "tmp", self.keys, *(() if keep_home else (self.home,))):
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        self.direct.close()
+        self.direct = Relay()
+        self.build()
 
     @property
     def authorized_keys(self) -> Path:
@@ -106,24 +127,60 @@ class EmulatedMachine:
             process = spawn(
                 ["/bin/sh", str(path)],
                 cwd=self.home,
-                environment={
-                    **self.session_environment,
-                    "GPUBROKER_SSH_DIR": str(self._keys),
-                    **environment,
-                },
+                environment={**self.environment, **environment},
                 stdout=log,
                 stderr=log,
             )
+        self._watch(process)
+
+    async def run_main(
+        self,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        printed: Callable[[bytes], None],
+    ) -> asyncio.Future[int]:
+        """Run the main process of a container.
+
+        Args:
+            printed: called with what it and its children print, as it comes; with ``b""`` at
+                the end.
+
+        Returns:
+            Its exit status, once it has ended; what it left running goes on.
+
+        Raises:
+            OSError: there is no such program, or it cannot be run.
+        """
+        output = Printed(printed)
+        writing = await output.open()
+        self._printed.append(output)
+        try:
+            process = spawn(
+                arguments,
+                cwd=self.home,
+                environment={**self.environment, **environment},
+                stdout=writing,
+                stderr=writing,
+            )
+        finally:
+            os.close(writing)
+        return self._watch(process)
+
+    def _watch(self, process: subprocess.Popen[bytes]) -> asyncio.Future[int]:
         task = asyncio.ensure_future(ended(process))
         self._first[task] = process
         task.add_done_callback(lambda done: self._first.pop(done, None))
+        return task
 
-    async def open_ssh(self, *, other_key: bool = False, admit: bool = True) -> None:
+    async def open_ssh(
+        self, *, other_key: bool = False, admit: bool = True, user_environment: bool = False
+    ) -> None:
         """Start the SSH server.
 
         Args:
             other_key: it proves to be the owner of another key than the one in the folder.
             admit: let keys in at all.
+            user_environment: give commands the variables in ``~/.ssh/environment``, too.
         """
         assert self._host_key is not None
         spec = SshSpec(
@@ -132,6 +189,7 @@ class EmulatedMachine:
             environment=self.session_environment,
             authorized_keys=self.authorized_keys if admit else self.folder / "nobody",
             banner=self._banner,
+            user_environment=self.home / ".ssh" / "environment" if user_environment else None,
         )
         server = SystemSsh(spec) if self._system_sshd else BuiltInSsh(spec)
         self._server = server
@@ -168,6 +226,9 @@ class EmulatedMachine:
             process.kill()
         if self._first:
             await asyncio.wait(list(self._first))
+        for output in self._printed:
+            await output.close()
+        self._printed.clear()
 
     async def destroy(self) -> None:
         """Leave nothing of it."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -46,3 +47,48 @@ async def ended(process: subprocess.Popen[bytes]) -> int:
             loop.remove_reader(handle)
             os.close(handle)
     return process.wait()
+
+
+class Printed:
+    """A pipe whose other end processes print to. What they print is handed on as it comes."""
+
+    def __init__(self, received: Callable[[bytes], None]) -> None:
+        self._received = received
+        self._transport: asyncio.ReadTransport | None = None
+        self._over = asyncio.Event()
+
+    async def open(self) -> int:
+        """Make it. The end to be given to a process, and then to be closed here."""
+        reading, writing = os.pipe()
+        file = os.fdopen(reading, "rb", buffering=0)
+        loop = asyncio.get_running_loop()
+        try:
+            self._transport, _ = await loop.connect_read_pipe(
+                lambda: _Pipe(self._received, self._over), file
+            )
+        except BaseException:
+            file.close()
+            os.close(writing)
+            raise
+        return writing
+
+    async def close(self) -> None:
+        """Read what is left of processes that were ended, and close it."""
+        if self._transport is not None:
+            with suppress(TimeoutError):
+                # Another process may hold it open: one that got away.
+                await asyncio.wait_for(self._over.wait(), 1.0)
+            self._transport.close()
+
+
+class _Pipe(asyncio.Protocol):
+    def __init__(self, received: Callable[[bytes], None], over: asyncio.Event) -> None:
+        self._received = received
+        self._over = over
+
+    def data_received(self, data: bytes) -> None:
+        self._received(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        self._received(b"")
+        self._over.set()

@@ -6,7 +6,8 @@ import asyncio
 import socket
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import aclosing
 from typing import Any, Final, TypeVar
 
 import uvicorn
@@ -14,7 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from gpubroker.testing.emulation.exchange import Answer, Call
+from gpubroker.testing.emulation.exchange import Answer, Call, Cut
 
 T = TypeVar("T")
 
@@ -141,27 +142,15 @@ class ApiServer:
             )
         except ClientDisconnect:
             return
-        answer = await self._unless_gone(call, receive)
-        if answer is not None:
+        # What has begun is carried out, as servers do; only waiting is cut short.
+        answer = await _unless_gone(self._answer(call), receive)
+        if answer is None:
+            return
+        if answer.stream is None:
             await self._send(answer, peer, send)
-
-    async def _unless_gone(self, call: Call, receive: Receive) -> Answer | None:
-        """The answer. One that hangs is given up when the client has gone."""
-
-        async def gone() -> None:
-            while (await receive())["type"] != "http.disconnect":
-                pass
-
-        answering = asyncio.ensure_future(self._answer(call))
-        leaving = asyncio.ensure_future(gone())
-        try:
-            await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            # What has begun is carried out, as servers do; only waiting is cut short.
-            return answering.result() if answering.done() else None
-        finally:
-            for task in (answering, leaving):
-                task.cancel()
-            await asyncio.gather(answering, leaving, return_exceptions=True)
+            return
+        async with aclosing(answer.stream):
+            await _unless_gone(self._send(answer, peer, send), receive)
 
     async def _send(self, answer: Answer, peer: tuple[str, int], send: Send) -> None:
         if answer.cut_at == -1:
@@ -169,30 +158,65 @@ class ApiServer:
             return
         body = answer.body if answer.cut_at is None else answer.body[: answer.cut_at]
         headers = {"content-type": answer.content_type, **answer.headers}
-        headers["content-length"] = str(len(answer.body))
+        if answer.stream is None:
+            headers["content-length"] = str(len(answer.body))
         start = {
             "type": "http.response.start",
             "status": answer.status,
             "headers": [(k.lower().encode(), v.encode()) for k, v in headers.items()],
         }
         await send(start)
-        size = _PIECE if answer.pace else _CHUNK
-        for at in range(0, len(body), size):
-            await send(
-                {"type": "http.response.body", "body": body[at : at + size], "more_body": True}
-            )
+        for piece in _pieces(body, answer.pace):
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
             if answer.pace:
                 await asyncio.sleep(answer.pace)
-        if answer.cut_at is None:
+        if answer.cut_at is None and await self._streamed(answer, send):
             await send({"type": "http.response.body", "body": b""})
         else:
             await asyncio.sleep(0.02)  # lets the piece leave before the connection is cut
             self._cut(peer)
 
+    async def _streamed(self, answer: Answer, send: Send) -> bool:
+        """Send the stream of an answer, if it has one; whether it came to its end."""
+        if answer.stream is None:
+            return True
+        try:
+            async for whole in answer.stream:
+                for piece in _pieces(whole, answer.pace):
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                    # In any case a moment in which it can be seen that the client has gone.
+                    await asyncio.sleep(answer.pace)
+        except Cut:
+            return False
+        return True
+
     def _cut(self, peer: tuple[str, int]) -> None:
         transport = self._connections.get(peer)
         if transport is not None:
             transport.abort()
+
+
+def _pieces(body: bytes, pace: float) -> Iterator[bytes]:
+    size = _PIECE if pace else _CHUNK
+    return (body[at : at + size] for at in range(0, len(body), size))
+
+
+async def _unless_gone(work: Awaitable[T], receive: Receive) -> T | None:
+    """What some work gives. It is given up when the client has gone before it is done."""
+
+    async def gone() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(gone())
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        for task in (working, leaving):
+            task.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
 
 
 def _protocol(connections: dict[tuple[str, int], asyncio.Transport]) -> type[H11Protocol]:
@@ -238,6 +262,10 @@ class _Server(uvicorn.Server):
             listener.close()
         for transport in list(self._connections.values()):
             transport.abort()
-        for task in list(self.server_state.tasks):
+        tasks = list(self.server_state.tasks)
+        if tasks:
+            # They see that their clients have gone. Cancelled, they would be reported as failed.
+            await asyncio.wait(tasks, timeout=1.0)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self.server_state.tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -28,6 +28,7 @@ class Door(asyncssh.SSHServer):
         *,
         home: Path,
         environment: Mapping[str, str],
+        user_environment: Path | None,
         authorized_keys: Path,
         banner: str,
         max_sessions: int,
@@ -35,6 +36,7 @@ class Door(asyncssh.SSHServer):
     ) -> None:
         self._home = home
         self._environment = environment
+        self._user_environment = user_environment
         self._authorized_keys = authorized_keys
         self._banner = banner
         self._max_sessions = max_sessions
@@ -68,7 +70,8 @@ class Door(asyncssh.SSHServer):
     def session_requested(self) -> CommandSession | bool:
         if len(self._sessions) >= self._max_sessions:
             return False
-        session = CommandSession(self._home, self._environment, self._sessions)
+        environment = {**self._environment, **user_environment(self._user_environment)}
+        session = CommandSession(self._home, environment, self._sessions)
         self._sessions.add(session)
         return session
 
@@ -87,6 +90,16 @@ class Door(asyncssh.SSHServer):
         """Cut the connection."""
         if self._connection is not None:
             self._connection.abort()
+
+
+def user_environment(path: Path | None) -> dict[str, str]:
+    """The variables in a user's own file; none where there is none."""
+    try:
+        lines = path.read_text(errors="replace").splitlines() if path is not None else []
+    except OSError:
+        return {}
+    pairs = (line.partition("=") for line in lines if not line.startswith("#"))
+    return {name.strip(): value for name, sign, value in pairs if sign}
 
 
 class CommandSession(asyncssh.SSHServerSession[bytes]):

@@ -40,6 +40,8 @@ class SshSpec:
         environment: all that commands get.
         authorized_keys: the file with the public keys that are let in, read at each login.
         banner: printed before a login.
+        user_environment: a file with more of what commands get, a ``NAME=value`` in each line,
+            read at each command: what OpenSSH does with ``PermitUserEnvironment``.
     """
 
     folder: Path
@@ -47,6 +49,7 @@ class SshSpec:
     environment: Mapping[str, str]
     authorized_keys: Path
     banner: str = ""
+    user_environment: Path | None = None
 
 
 class SshServer(Protocol):
@@ -94,6 +97,7 @@ class BuiltInSsh:
             return Door(
                 home=spec.home,
                 environment=spec.environment,
+                user_environment=spec.user_environment,
                 authorized_keys=spec.authorized_keys,
                 banner=spec.banner,
                 max_sessions=MAX_SESSIONS,
@@ -198,7 +202,7 @@ class SystemSsh:
         entry = folder / "session.sh"
         entry.write_text(
             "#!/bin/sh\n"
-            f"{exports}cd {shlex.quote(str(self._spec.home))} || exit 1\n"
+            f"{exports}{self._user_environment()}cd {shlex.quote(str(self._spec.home))} || exit 1\n"
             'exec sh -c "${SSH_ORIGINAL_COMMAND:-exec sh}"\n'
         )
         entry.chmod(0o700)
@@ -213,6 +217,18 @@ class SystemSsh:
             f"Banner {banner}\nForceCommand {entry}\nPrintMotd no\n"
             # Debian's bash reads the real user's ~/.bashrc under sshd, unless it is nested.
             "SetEnv SHLVL=2\n"
+        )
+
+    def _user_environment(self) -> str:
+        path = self._spec.user_environment
+        if path is None:
+            return ""
+        return (
+            f"if [ -r {shlex.quote(str(path))} ]; then\n"
+            "  while IFS= read -r line; do\n"
+            '    case $line in [A-Za-z_]*=*) export "$line" ;; esac\n'
+            f"  done < {shlex.quote(str(path))}\n"
+            "fi\n"
         )
 
 

@@ -27,13 +27,18 @@ _BEFORE: Final[dict[Name, tuple[str, ...]]] = {
 
 
 @cache
+def job_functions() -> str:
+    """What a script needs that starts and stops jobs by itself: ``$job_text`` and functions."""
+    return _variable("job_text", _text("job")) + _text("nap") + _text("stop")
+
+
+@cache
 def script(name: Name) -> str:
     """The text of a script, fixed once and for all."""
     whole = "".join(_text(part) for part in (*_BEFORE[name], name))
     if name == "attach":
         # A script starts another one by its text, so that there is nothing to install.
-        launch = _variable("job_text", _text("job")) + _text("nap") + _text("stop")
-        return _variable("launch_text", launch + _text("launch")) + whole
+        return _variable("launch_text", job_functions() + _text("launch")) + whole
     return whole
 
 

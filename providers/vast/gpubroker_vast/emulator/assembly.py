@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import random
 import time
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from gpubroker.testing.emulation import (
     Answer,
     Books,
     Call,
+    ControlApi,
     DailyQuota,
     Dispatcher,
     FaultRule,
     FaultSchedule,
-    Ground,
+    Setup,
     Thresholds,
+    flake,
 )
 from gpubroker_vast.emulator.account_api import AccountApi
 from gpubroker_vast.emulator.answers import refused
 from gpubroker_vast.emulator.api_faults import ApiFaults
 from gpubroker_vast.emulator.clockwork import clockwork
-from gpubroker_vast.emulator.control_api import ControlApi
+from gpubroker_vast.emulator.control_api import OffersControlApi
 from gpubroker_vast.emulator.create_api import CreateApi
 from gpubroker_vast.emulator.gatekeeper import Gatekeeper
 from gpubroker_vast.emulator.instance_faults import INSTANCE_FAULTS
@@ -49,22 +50,10 @@ _FLAKES: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setup:
-    """What an emulator is made from; see `VastEmulator`."""
-
-    seed: int
-    behaviour: Behaviour
-    url: str
-    key: str = field(repr=False)
-    ground: Ground
-    system_sshd: bool
-
-
-class Assembly:
+class VastAssembly:
     """One emulator's world, and what answers calls to it. Made in its event loop."""
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: Setup[Behaviour]) -> None:
         self.world = world = _world(setup)
         instances, create = InstancesApi(world), CreateApi(world)
         endpoints = (
@@ -77,17 +66,21 @@ class Assembly:
         )
         faults = ApiFaults(world, instances, create).by_name()
         self.faults = FaultSchedule({endpoint.name for endpoint in endpoints}, tuple(faults))
-        control = ControlApi(world, self.faults)
+        control = ControlApi(world, self.faults, "instance")
         self.dispatcher = control.dispatcher = Dispatcher(
-            (*endpoints, *control.endpoints()),
-            gate=Gatekeeper(world).refuse,
+            (*endpoints, *control.endpoints(), *OffersControlApi(world).endpoints()),
+            gate=Gatekeeper(world, control).refuse,
             pick=self._pick,
             faults=faults,
             otherwise=_otherwise,
             invalid=refused(400, "invalid_args", "Invalid json body"),
             hidden=("api_key", "image_login"),
         )
-        world.lives.soon(clockwork(world))
+        world.tasks.soon(clockwork(world))
+
+    async def answer(self, call: Call) -> Answer:
+        """Answer one call."""
+        return await self.dispatcher.answer(call)
 
     def _pick(self, call: Call) -> FaultRule | None:
         """The fault that was planned for a call, or one by chance."""
@@ -96,13 +89,10 @@ class Assembly:
         rule = self.faults.take(call.endpoint, call.parameters)
         world = self.world
         flaky = 0.0 if call.endpoint == "result" else world.behaviour.flakiness
-        if rule is None and flaky and world.chance.random() < flaky:
-            fault, options = world.chance.choice(_FLAKES)
-            return FaultRule(endpoint=call.endpoint, fault=fault, options=options)
-        return rule
+        return rule or flake(call, flaky, world.chance, _FLAKES)
 
 
-def _world(setup: Setup) -> World:
+def _world(setup: Setup[Behaviour]) -> World:
     behaviour = setup.behaviour
     market = Market.make(
         setup.seed,
@@ -126,7 +116,7 @@ def _world(setup: Setup) -> World:
         chance=random.Random(f"chance {setup.seed}"),  # noqa: S311 - to be had again
         limits=Thresholds(THRESHOLDS, behaviour.limits),
         quota=DailyQuota(behaviour.daily_rows),
-        instance_faults=FaultSchedule(("instance",), tuple(INSTANCE_FAULTS)),
+        machine_faults=FaultSchedule(("instance",), tuple(INSTANCE_FAULTS)),
     )
     return world
 

@@ -119,7 +119,7 @@ class CreateApi:
             log_status=world.behaviour.log_status,
         )
         world.lives.begin(contract, run=run)
-        rule = world.instance_faults.take("instance", {"id": contract.name, "offer": str(ask.id)})
+        rule = world.machine_faults.take("instance", {"id": contract.name, "offer": str(ask.id)})
         if rule is not None:
             INSTANCE_FAULTS[rule.fault](world, contract, rule.options)
         self._misfortune(contract)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from gpubroker.testing.emulation import Answer, Call, Endpoint
+from gpubroker.testing.emulation import Answer, Call, ControlApi, Endpoint
 from gpubroker_vast.emulator.answers import LOGIN_NEEDED, bad_key, refused
 from gpubroker_vast.emulator.api_faults import too_early
 from gpubroker_vast.emulator.world import World
@@ -17,13 +17,14 @@ _OWN: Final = frozenset({"show", "update", "destroy"})
 class Gatekeeper:
     """Refuses calls whose key is not good, and those that come too early."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, control: ControlApi) -> None:
         self._world = world
+        self._control = control
 
     def refuse(self, call: Call, endpoint: Endpoint) -> Answer | None:
         """The refusal; ``None`` lets the call pass."""
         if endpoint.name.startswith("_"):
-            return None if call.bearer == self._world.key else LOGIN_NEEDED
+            return None if self._control.admits(call) else LOGIN_NEEDED
         refusal = None if endpoint.open else self._key(call, endpoint)
         return refusal if refusal is not None else self._rate(call, endpoint)
 

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-import traceback
 from collections.abc import Callable, Coroutine
 from decimal import Decimal
 from typing import Any, Final
 
-from gpubroker.testing.emulation import Books, Cards, EmulatedMachine, Ground
+from gpubroker.testing.emulation import (
+    Books,
+    Cards,
+    EmulatedMachine,
+    Ground,
+    LifeTasks,
+    condition_of,
+)
 from gpubroker_vast.emulator.contracts import Contract
 from gpubroker_vast.emulator.market import Market
 from gpubroker_vast.emulator.offer_rows import storage_hourly
@@ -46,10 +52,7 @@ class Lives:
         self._books = books
         self._behaviour = behaviour
         self._system_sshd = system_sshd
-        self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._others: set[asyncio.Task[None]] = set()
-        #: What went wrong in here: faults of the emulator itself, as text.
-        self.bugs: list[str] = []
+        self.tasks = LifeTasks()
 
     def begin(self, contract: Contract, *, run: bool) -> None:
         """Bill a new contract's disk, and boot it unless it was made stopped."""
@@ -58,7 +61,7 @@ class Lives:
         self._books.start(contract.name, "disk", rate, contract.created_at)
         if run:
             self._market.occupy(contract.ask, contract.id)
-            self._drive(contract, self._boot(contract))
+            self.tasks.drive(contract.name, self._boot(contract))
         else:
             contract.intended = contract.cur = contract.next = "stopped"
 
@@ -66,7 +69,7 @@ class Lives:
         """Stop it; its disk is kept and billed."""
         contract.queued = False
         contract.intended = contract.next = "stopped"
-        self._drive(contract, self._stop(contract))
+        self.tasks.drive(contract.name, self._stop(contract))
 
     def start(self, contract: Contract) -> bool:
         """Start it again, or queue that; whether its cards are free."""
@@ -79,27 +82,27 @@ class Lives:
         contract.queued = False
         contract.cur = contract.next = "running"
         self._market.occupy(contract.ask, contract.id)
-        self._drive(contract, self._boot(contract))
+        self.tasks.drive(contract.name, self._boot(contract))
         return True
 
     def reboot(self, contract: Contract, word: str) -> None:
         """End its processes and start its container again."""
         contract.actual = word
         self._books.stop(contract.name, "gpu", time.time())
-        self._drive(contract, self._reboot(contract))
+        self.tasks.drive(contract.name, self._reboot(contract))
 
     def outbid(self, contract: Contract) -> None:
         """Somebody bid more: it is stopped, and what the host reports lags behind."""
         contract.intended = contract.cur = contract.next = "stopped"
         self._market.vacate(contract.id)
         self._books.stop(contract.name, "gpu", time.time())
-        self._drive(contract, self._outbid(contract))
+        self.tasks.drive(contract.name, self._outbid(contract))
 
     def lose_host(self, contract: Contract, *, frozen: bool) -> None:
         """Its host goes offline: nothing is reported, reached or billed any more."""
         contract.offline = True
         self._books.stop_all(contract.name, time.time())
-        self._drive(contract, self._lose_host(contract, frozen=frozen))
+        self.tasks.drive(contract.name, self._lose_host(contract, frozen=frozen))
 
     def regain_host(self, contract: Contract) -> None:
         """Its host comes back, with the container stopped, as after a power cut."""
@@ -107,14 +110,14 @@ class Lives:
         contract.offline = False
         rate = storage_hourly(contract.ask.host.storage_cost, contract.disk)
         self._books.start(contract.name, "disk", rate, now)
-        self._drive(contract, self._regain_host(contract))
+        self.tasks.drive(contract.name, self._regain_host(contract))
 
     def end_process(self, contract: Contract) -> None:
         """The container's main process ends by itself."""
         contract.actual = "exited"
         contract.message = "container exited"
         self._books.stop(contract.name, "gpu", time.time())
-        self._drive(contract, self._halt(contract))
+        self.tasks.drive(contract.name, self._halt(contract))
 
     def destroy(self, contract: Contract) -> None:
         """End it: billing stops now, its processes at once, its row in a while."""
@@ -125,7 +128,7 @@ class Lives:
         contract.queued = False
         contract.gone_at = now + self._behaviour().vanishing
         self._books.stop_all(contract.name, now)
-        self._drive(contract, self._destroy(contract))
+        self.tasks.drive(contract.name, self._destroy(contract))
 
     def authorize(self, contract: Contract) -> None:
         """Bring the keys that are let in up to date, after the usual delay."""
@@ -137,7 +140,7 @@ class Lives:
                 contract.machine.authorize(contract.keys)
 
         if wait:
-            self.soon(work())
+            self.tasks.soon(work())
         elif contract.machine is not None:
             contract.machine.authorize(contract.keys)
 
@@ -149,18 +152,9 @@ class Lives:
             self._books.stop(contract.name, "gpu", now)
             self._books.start(contract.name, "gpu", contract.base, now)
 
-    def soon(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run something beside the lives of contracts, until the emulator stops."""
-        task = asyncio.get_running_loop().create_task(self._watched(work))
-        self._others.add(task)
-        task.add_done_callback(self._others.discard)
-
     async def close(self) -> None:
         """End every life and every machine."""
-        tasks = [*self._tasks.values(), *self._others]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.tasks.close()
         machines = [c.machine for c in self.contracts.values() if c.machine is not None]
         await asyncio.gather(*(machine.destroy() for machine in machines))
         for contract in self.contracts.values():
@@ -172,39 +166,9 @@ class Lives:
             if contract.queued and contract.destroyed_at is None:
                 self.start(contract)
 
-    def _drive(self, contract: Contract, work: Coroutine[Any, Any, None]) -> None:
-        """Let a contract's life go on in another way than so far."""
-        before = self._tasks.get(contract.id)
-
-        async def drive() -> None:
-            if before is not None:
-                before.cancel()
-                await asyncio.gather(before, return_exceptions=True)
-            await work
-
-        async def closing() -> None:
-            try:
-                await drive()
-            finally:
-                work.close()
-
-        self._tasks[contract.id] = asyncio.get_running_loop().create_task(self._watched(closing()))
-
-    async def _watched(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do some work, and write down what it raises, since nobody waits for it."""
-        try:
-            await work
-        except Exception:  # noqa: BLE001 - told at the end, where a test sees it
-            self.bugs.append(traceback.format_exc())
-
-    def _condition(self, contract: Contract, name: str) -> dict[str, Any] | None:
-        """The options of a fault that a contract has; ``None`` if it has not."""
-        found = [options for condition, options in contract.conditions if condition == name]
-        return dict(found[-1]) if found else None
-
     async def _boot(self, contract: Contract) -> None:
         behaviour = self._behaviour()
-        slow = self._condition(contract, "slow-boot")
+        slow = condition_of(contract, "slow-boot")
         boot = behaviour.boot if slow is None else float(slow.get("seconds", 30.0))
         await asyncio.sleep(behaviour.scheduling)
         contract.actual = "loading"
@@ -212,12 +176,12 @@ class Lives:
         for layer in _LAYERS:
             contract.message = f"{layer}: Pulling fs layer of {contract.image}"
             await asyncio.sleep(boot / pauses)
-        if self._condition(contract, "boot-failure") is not None:
+        if condition_of(contract, "boot-failure") is not None:
             contract.actual = "created"
             contract.message = _BOOT_FAILURE
             contract.intended = contract.cur = "stopped"
             return
-        if self._condition(contract, "stuck-loading") is not None:
+        if condition_of(contract, "stuck-loading") is not None:
             return
         await asyncio.sleep(boot / pauses)
         await self._come_up(contract)
@@ -239,15 +203,15 @@ class Lives:
 
     async def _open_ssh(self, contract: Contract, machine: EmulatedMachine) -> None:
         behaviour = self._behaviour()
-        if not contract.proxied or self._condition(contract, "no-ssh") is not None:
+        if not contract.proxied or condition_of(contract, "no-ssh") is not None:
             return
         await asyncio.sleep(behaviour.sshd)
-        late = self._condition(contract, "late-key")
+        late = condition_of(contract, "late-key")
         await machine.open_ssh(
-            other_key=self._condition(contract, "wrong-host-key") is not None,
-            admit=self._condition(contract, "no-key") is None,
+            other_key=condition_of(contract, "wrong-host-key") is not None,
+            admit=condition_of(contract, "no-key") is None,
         )
-        if not contract.direct or self._condition(contract, "dead-direct-port") is not None:
+        if not contract.direct or condition_of(contract, "dead-direct-port") is not None:
             machine.direct.cut()
         wait = behaviour.key_sync if late is None else float(late.get("seconds", 1.0))
         if late is not None:
@@ -260,7 +224,7 @@ class Lives:
         if contract.machine is not None:
             return contract.machine
         card = contract.ask.host.card
-        other = self._condition(contract, "other-cards") or {}
+        other = condition_of(contract, "other-cards") or {}
         cards = Cards(
             name=str(
                 other.get("name", card.driver_name if not other else "NVIDIA GeForce GT 1030")

@@ -6,23 +6,26 @@ import itertools
 import random
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final
 
-from gpubroker import Money
+from gpubroker import InvalidValue, Money
 from gpubroker.testing.emulation import (
     Answer,
     Books,
     Call,
     DailyQuota,
     FaultSchedule,
+    LifeTasks,
     Span,
     Thresholds,
+    afflict,
     sum_of,
 )
-from gpubroker_vast.emulator.contracts import Contract
+from gpubroker_vast.emulator.contracts import Contract, contract_row
+from gpubroker_vast.emulator.instance_faults import INSTANCE_FAULTS
 from gpubroker_vast.emulator.lives import Lives
 from gpubroker_vast.emulator.market import Market
 from gpubroker_vast.emulator.scenarios import Behaviour
@@ -66,7 +69,7 @@ class World:
         key: the account key. revoked: how a revoked key is refused: a status, or ``None``.
         ssh_keys: of the account, by id.
         leaks: what of a secret came where it must not.
-        instance_faults: conditions that the next contracts get.
+        machine_faults: faults that the next contracts get.
     """
 
     url: str
@@ -78,7 +81,7 @@ class World:
     chance: random.Random
     limits: Thresholds
     quota: DailyQuota
-    instance_faults: FaultSchedule
+    machine_faults: FaultSchedule
     revoked: int | None = None
     ssh_keys: dict[int, AccountKey] = field(default_factory=dict[int, AccountKey])
     leaks: list[str] = field(default_factory=list[str])
@@ -91,6 +94,35 @@ class World:
     def credit(self) -> Money:
         """USD left in the account."""
         return Money(str(self.behaviour.credit)) - self.books.total(time.time())
+
+    @property
+    def tasks(self) -> LifeTasks:
+        """What instances go through."""
+        return self.lives.tasks
+
+    def machines(self, now: float) -> Sequence[dict[str, Any]]:
+        """Every contract that there ever was."""
+        rows: list[dict[str, Any]] = []
+        for contract in self.lives.contracts.values():
+            row = contract_row(contract, now) | {"destroyed_at": contract.destroyed_at}
+            row.pop("jupyter_token")
+            rows.append(row)
+        return rows
+
+    def afflict(self, machine: str, fault: str, options: dict[str, Any]) -> None:
+        """Let a fault happen to an instance.
+
+        Raises:
+            InvalidValue: there is no such instance or fault.
+        """
+        contract = self.lives.contracts.get(int(machine)) if machine.isdigit() else None
+        if contract is None:
+            raise InvalidValue("instance", machine, "there is no such instance")
+        afflict(INSTANCE_FAULTS, self, contract, fault, options)
+
+    async def close(self) -> None:
+        """End every instance."""
+        await self.lives.close()
 
     def visible(self, now: float) -> list[Contract]:
         """Contracts that readings show at a moment, in the order of their ids."""
@@ -131,7 +163,7 @@ class World:
             amount=Decimal(round(exact * 10**digits)).scaleb(-digits),
         )
 
-    def billed(self, contract: str) -> Money:
+    def billed(self, machine: str) -> Money:
         """What the charges of one contract come to, once they have settled."""
-        amounts = (item.amount for item in self.items(contract, 0.0, time.time()))
+        amounts = (item.amount for item in self.items(machine, 0.0, time.time()))
         return Money(sum(amounts, Decimal(0)))

@@ -1,17 +1,17 @@
-"""A person with an account, and one with an SSH key."""
+"""A person with an account."""
 
 from __future__ import annotations
 
-import subprocess
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx
+from tests.providers.machines import SshKey, eventually
 
 from gpubroker_vast.emulator import VastEmulator
+
+__all__ = ["Account", "SshKey", "account_of", "eventually"]
 
 
 @dataclass(frozen=True)
@@ -79,39 +79,7 @@ class Account:
         return self.http.request("DELETE", f"/api/v0/instances/{instance}/", json={})
 
 
-def eventually(holds: Callable[[], object], seconds: float = 10.0) -> None:
-    """Wait for something that happens in another thread or process."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.005)
-
-
 def account_of(cloud: VastEmulator) -> httpx.Client:
     """A client with the account key."""
     headers = {"Authorization": f"Bearer {cloud.key}"}
     return httpx.Client(base_url=cloud.url, headers=headers, trust_env=False, timeout=10)
-
-
-@dataclass(frozen=True)
-class SshKey:
-    """A key pair, and the system's client that uses it."""
-
-    private: Path
-    public: str
-
-    def run(self, port: int, command: str, *options: str, data: bytes = b"") -> tuple[int, str]:
-        """Run a command over SSH: its exit status and its output; 255 and why not."""
-        done = subprocess.run(
-            [
-                *("ssh", "-F", "none", "-i", str(self.private), "-p", str(port), "-T"),
-                *("-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no"),
-                *("-o", "UserKnownHostsFile=/dev/null", "-o", "IdentitiesOnly=yes"),
-                *("-o", "ConnectTimeout=5", *options, "root@127.0.0.1", command),
-            ],
-            input=data,
-            capture_output=True,
-            check=False,
-            timeout=20,
-        )
-        return done.returncode, (done.stdout if done.returncode != 255 else done.stderr).decode()

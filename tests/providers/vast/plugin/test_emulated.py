@@ -10,6 +10,8 @@ import pytest
 
 pytest.importorskip("asyncssh", reason="the extra sandbox is not installed")
 
+from tests.providers.answers import meaning
+
 from gpubroker import (
     AccountSettings,
     CreateUnknown,
@@ -25,7 +27,7 @@ from gpubroker_vast.api import PAGE
 from gpubroker_vast.emulator import VastEmulator
 from gpubroker_vast.provider import VastProvider
 
-from .vendor import MARK, NONCE, meaning, order
+from .vendor import MARK, NONCE, order
 
 pytestmark = pytest.mark.anyio
 

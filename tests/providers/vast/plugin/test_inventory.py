@@ -6,23 +6,12 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.providers.answers import Answer, as_sent, page, said
 
 from gpubroker import ErrorKind, Machine, MachineState, Money, ProviderError, Requirements, Route
 from gpubroker_vast.instances import machine_from
 
-from .vendor import (
-    MARK,
-    Answer,
-    Vendor,
-    as_sent,
-    instance_row,
-    listing,
-    no,
-    offer_row,
-    page,
-    said,
-    shows_no_key,
-)
+from .vendor import MARK, Vendor, instance_row, listing, no, offer_row, shows_no_key
 
 PATH = "/api/v1/instances/"
 

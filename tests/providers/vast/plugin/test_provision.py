@@ -7,6 +7,7 @@ from typing import Any
 import anyio
 import httpx
 import pytest
+from tests.providers.answers import Answer, meaning, page, said
 
 from gpubroker import (
     CreateUnknown,
@@ -20,21 +21,7 @@ from gpubroker import (
 )
 from gpubroker_vast.onstart import LIMIT
 
-from .vendor import (
-    KEY,
-    MARK,
-    NONCE,
-    PUBLIC_KEY,
-    Answer,
-    Vendor,
-    meaning,
-    no,
-    offer,
-    order,
-    page,
-    said,
-    shows_no_key,
-)
+from .vendor import KEY, MARK, NONCE, PUBLIC_KEY, Vendor, no, offer, order, shows_no_key
 
 pytestmark = pytest.mark.anyio
 

@@ -6,10 +6,11 @@ import json
 
 import httpx
 import pytest
+from tests.providers.answers import page, said
 
 from gpubroker import ErrorKind, Machine, Money, ProviderError
 
-from .vendor import KEY, MACHINE, Vendor, no, page, said, shows_no_key
+from .vendor import KEY, MACHINE, Vendor, no, shows_no_key
 
 pytestmark = pytest.mark.anyio
 

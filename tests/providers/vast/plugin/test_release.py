@@ -5,11 +5,12 @@ from __future__ import annotations
 import anyio
 import httpx
 import pytest
+from tests.providers.answers import Answer, meaning, page, said
 
 from gpubroker import ErrorKind, Machine, ProviderError
 from gpubroker_vast.provider import VastProvider
 
-from .vendor import MACHINE, Answer, Vendor, meaning, no, page, said, shows_no_key
+from .vendor import MACHINE, Vendor, no, shows_no_key
 
 pytestmark = pytest.mark.anyio
 

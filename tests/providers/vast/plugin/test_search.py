@@ -8,11 +8,12 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.providers.answers import as_sent, page, said
 
 from gpubroker import ErrorKind, Money, Offer, ProviderError, Requirements, TrustTier
 from gpubroker_vast.search import COLUMNS, Market, labels_of, offers, query
 
-from .vendor import Vendor, as_sent, no, offer_row, page, said
+from .vendor import Vendor, no, offer_row
 
 NOW = 1_800_000_000.0
 MARKET = Market(limit=64, bid=Decimal("1.05"), simulated=False)

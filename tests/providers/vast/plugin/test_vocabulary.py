@@ -7,12 +7,13 @@ import re
 from pathlib import Path
 
 import pytest
+from tests.providers.answers import received, said
 
 from gpubroker import ErrorKind, MachineState, gpu_name, parse_gpu
 from gpubroker_vast.failures import failure
 from gpubroker_vast.vocabulary import ERRORS, GPU_LABELS, PHRASES, STATES
 
-from .vendor import no, received, said
+from .vendor import no
 
 #: Every error code that the vendor is known to answer with.
 DOCUMENTED = (

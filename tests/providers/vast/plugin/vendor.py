@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
+from tests.providers.answers import Answers, said
 
 from gpubroker import (
     AccountSettings,
@@ -17,9 +16,7 @@ from gpubroker import (
     Offer,
     Order,
     Price,
-    ProviderError,
 )
-from gpubroker.rest import Reply
 from gpubroker_vast.options import Options
 from gpubroker_vast.provider import VastProvider
 
@@ -29,42 +26,9 @@ URL = "http://127.0.0.1:9"
 PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ lease"
 NONCE = "nonce-0123456789"
 
-Answer = httpx.Response | Exception
-Said = Answer | Callable[[httpx.Request], Answer]
 
-
-@dataclass
-class Vendor:
-    """Answers requests from a list for each endpoint; the last answer is given again and again."""
-
-    asked: list[httpx.Request] = field(default_factory=list[httpx.Request])
-    events: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
-    _answers: dict[str, list[Said]] = field(default_factory=dict[str, list[Said]])
-
-    def on(self, method: str, path: str, *answers: Said) -> None:
-        """What to answer to a method and a path, one after the other."""
-        self._answers[f"{method} {path}"] = list(answers)
-
-    def __call__(self, request: httpx.Request) -> httpx.Response:
-        self.asked.append(request)
-        answers = self._answers[f"{request.method} {request.url.path}"]
-        said = answers.pop(0) if len(answers) > 1 else answers[0]
-        answer = said(request) if callable(said) else said
-        if isinstance(answer, Exception):
-            raise answer
-        # Each answer is read once.
-        return httpx.Response(answer.status_code, headers=answer.headers, content=answer.content)
-
-    def count(self, method: str, path: str) -> int:
-        return sum((r.method, r.url.path) == (method, path) for r in self.asked)
-
-    def sent(self, method: str, path: str) -> list[Any]:
-        """The JSON that came with each of these requests."""
-        return [
-            json.loads(r.content)
-            for r in self.asked
-            if (r.method, r.url.path) == (method, path) and r.content
-        ]
+class Vendor(Answers):
+    """Vast.ai, as far as a test needs it."""
 
     @asynccontextmanager
     async def provider(
@@ -88,29 +52,9 @@ class Vendor:
             yield provider
 
 
-def said(status: int = 200, body: Any = None, **headers: str) -> httpx.Response:
-    """An answer in JSON."""
-    return httpx.Response(status, json={} if body is None else body, headers=headers)
-
-
-def page(text: str = "<html><body>Attention required</body></html>", status: int = 403) -> Any:
-    """An answer in HTML, as a guard or a gateway in front of the API gives it."""
-    return httpx.Response(status, text=text, headers={"content-type": "text/html"})
-
-
 def no(status: int, error: str, msg: str = "", **parts: Any) -> httpx.Response:
     """A refusal in the vendor's usual form."""
     return said(status, {"success": False, "error": error, "msg": msg, **parts})
-
-
-def as_sent(value: Any) -> Any:
-    """A value as it is read from an answer's JSON."""
-    return Reply(200, {}, json.dumps(value).encode()).json()
-
-
-def received(answer: httpx.Response) -> Reply:
-    """An answer as the client hands it on."""
-    return Reply(answer.status_code, dict(answer.headers), answer.content)
 
 
 def offer_row(**parts: Any) -> dict[str, Any]:
@@ -231,8 +175,3 @@ def shows_no_key(error: BaseException) -> bool:
     """Whether the account's key is in nothing that this error would print."""
     links: list[BaseException | None] = [error, error.__cause__, error.__context__]
     return all(KEY not in f"{link} {link!r}" for link in links)
-
-
-def meaning(error: ProviderError) -> tuple[str, str]:
-    """An error's kind and scope, as their words."""
-    return str(error.kind), str(error.scope)

@@ -281,7 +281,7 @@ def liar(monkeypatch: pytest.MonkeyPatch) -> Liar:
             for way in (machine.direct, machine.proxy):
                 await way.restore(liar.port)
 
-        world.lives.soon(work())
+        world.tasks.soon(work())
 
     def end(world: World, contract: Contract, options: Mapping[str, Any]) -> None:
         liar.close()

@@ -1,14 +1,22 @@
-"""Single values out of JSON that a stranger wrote: the right type and finite, or ``None``."""
+"""Single values out of JSON that a stranger wrote: the right type and finite, or ``None``.
+
+A number is read from a `gpubroker.rest.Reply`, whose JSON has exact fractions.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final, cast
 
 Row = Mapping[str, Any]
+"""An object in JSON."""
 
 _LONGEST: Final = 1 << 16
+#: What may be handed to a program as a host: no option, no path, no blank.
+_HOST: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.:-]{0,252})")
 
 
 def decimal(row: Row, name: str) -> Decimal | None:
@@ -49,9 +57,30 @@ def flag(row: Row, name: str) -> bool | None:
 
 
 def identifier(row: Row, name: str) -> str | None:
-    """An id of the vendor's, which is a positive whole number, as text."""
+    """An id that is a positive whole number, as text."""
     found = whole(row, name)
     return str(found) if found is not None and found > 0 else None
+
+
+def host(row: Row, name: str) -> str | None:
+    """A host's name or address, which is safe to hand to a program."""
+    found = text(row, name)
+    return found if _HOST.fullmatch(found) else None
+
+
+def port(row: Row, name: str) -> int | None:
+    """A TCP port."""
+    found = whole(row, name)
+    return found if found is not None and 0 < found < 65536 else None
+
+
+def moment(row: Row, name: str) -> float | None:
+    """A moment of RFC 3339 as Unix time; one without a time zone is in UTC."""
+    try:
+        found = datetime.fromisoformat(text(row, name))
+        return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+    except ValueError:
+        return None
 
 
 def table(value: object) -> Row | None:

@@ -1,0 +1,204 @@
+"""A plugin for Acme that keeps every promise: what wrong plugins are made of."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+from gpubroker import (
+    Charge,
+    CreateUnknown,
+    ErrorKind,
+    Job,
+    JobIO,
+    JobState,
+    Machine,
+    MachineState,
+    Money,
+    Offer,
+    Order,
+    Outcome,
+    Price,
+    ProviderError,
+    ProviderFacts,
+    Requirements,
+    Route,
+    Scope,
+    hookimpl,
+)
+
+from .acme_vendor import KEY, CutOff, Vendor
+
+
+class Acme:
+    """The plugin. Wrong ones override a part of it."""
+
+    def __init__(self, vendor: Vendor, *, ssh: bool) -> None:
+        self.facts = ProviderFacts(paid=True, ssh=ssh, charges_after=0.0)
+        self.vendor = vendor
+        self.key = KEY
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        """Nothing is held."""
+
+    async def answer(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        """What the vendor says; its words in an error are without the key."""
+        try:
+            status, text = await self.vendor.ask(method, path, body)
+        except CutOff:
+            raise self.failure("the connection was cut") from None
+        if status != 200:
+            raise self.failure(f"{status}: {text}", status)
+        return json.loads(text)
+
+    def failure(self, text: str, status: int = 500) -> ProviderError:
+        kind = ErrorKind.TRANSIENT if status >= 500 else ErrorKind.BAD_REQUEST
+        return ProviderError(text.replace(KEY, "…"), kind=kind, scope=Scope.PROVIDER)
+
+    @hookimpl
+    async def quote(self, requirements: Requirements) -> list[Offer]:
+        """Cards with 24 GB, by ones and twos."""
+        found = await self.answer("GET", "/offers")
+        count = int((requirements.count and requirements.count.low) or 1)
+        vram = requirements.vram
+        if vram is not None and vram.low is not None and vram.low > 24:
+            return []
+        disk = Money(found["disk"]) * requirements.disk_gb
+        price = Price(machine=self.machine_price(found["price"], count), disk=disk)
+        return [
+            Offer(
+                id=self.offer_id(count), price=price, gpu="RTX 4090", count=count, vram=24, disk=500
+            )
+        ]
+
+    def machine_price(self, price: str, count: int) -> Money:
+        return Money(price) * count
+
+    def offer_id(self, count: int) -> str:
+        return f"{count}x"
+
+    @hookimpl
+    async def provision(self, offer: Offer, order: Order) -> Machine:
+        """One create, with the mark in it."""
+        number = await self.create(self.body_of(offer, order))
+        planned = self.facts.ssh and bool(order.jobs)
+        return Machine(id=number, state=MachineState.BOOTING, mark=order.mark, ssh=not planned)
+
+    def body_of(self, offer: Offer, order: Order) -> dict[str, Any]:
+        jobs = [
+            {"purpose": job.purpose, "argv": job.argv, "env": dict(job.env)} for job in order.jobs
+        ]
+        return {
+            "name": order.mark,
+            "nonce": order.nonce,
+            "jobs": jobs,
+            "count": offer.count,
+            "disk": order.disk,
+        }
+
+    async def create(self, body: Mapping[str, Any]) -> str:
+        """Send it once, and find the id in whatever is answered."""
+        try:
+            status, text = await self.vendor.ask("POST", "/machines", body)
+        except CutOff:
+            raise CreateUnknown("the connection was cut") from None
+        if status >= 500:
+            raise CreateUnknown(f"{status}: {text}")
+        if status != 200:
+            left = json.loads(text).get("left") if text.startswith("{") else None
+            raise self.refusal(text, left)
+        return str(json.loads(text)["id"])
+
+    def refusal(self, text: str, left: str | None) -> ProviderError:
+        text = str(self.failure(text))
+        return ProviderError(text, kind=ErrorKind.CAPACITY, machine_id=left)
+
+    @hookimpl
+    async def inventory(self) -> list[Machine]:
+        """All of them."""
+        found = await self.answer("GET", "/machines")
+        return [self.machine_from(row) for row in found["machines"]]
+
+    def machine_from(self, row: Mapping[str, Any]) -> Machine:
+        by_itself = self.facts.ssh and bool(row["jobs"])
+        return Machine(
+            id=row["id"],
+            mark=row["name"],
+            hourly=Money(row["price"]),
+            state=self.state_from(row["state"]),
+            routes=(Route("127.0.0.1", 22),) if self.facts.ssh and not by_itself else (),
+            ssh=not by_itself,
+        )
+
+    def state_from(self, word: str) -> MachineState:
+        return MachineState.RUNNING if word == "up" else MachineState.BOOTING
+
+    @hookimpl
+    async def run(self, machine: Machine, job: Job, io: JobIO) -> Outcome:
+        """Here and now, in a process of this computer: nothing in virtual time may wait for one."""
+        row = self.vendor.rows[machine.id]
+        if row["jobs"]:
+            planned = next(one for one in row["jobs"] if one["purpose"] == io.purpose)
+            return await self.run_here(planned["argv"], planned["env"], 60, io)
+        return await self.run_here(job.argv, dict(io.env), job.timeout, io)
+
+    async def run_here(
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        timeout: float | None,
+        io: JobIO,
+        /,
+    ) -> Outcome:
+        environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C.UTF-8", **env}
+        try:
+            done = subprocess.run(
+                argv, env=environment, timeout=timeout, capture_output=True, check=False
+            )
+        except subprocess.TimeoutExpired as late:
+            await io.output("stdout", late.stdout or b"")
+            return self.late()
+        await io.output("stdout", self.stdout(done.stdout))
+        await io.output("stderr", done.stderr)
+        code = done.returncode if done.returncode >= 0 else 128 - done.returncode
+        return Outcome(state=JobState.EXITED, exit_code=code)
+
+    def late(self) -> Outcome:
+        return Outcome(state=JobState.TIMED_OUT)
+
+    def stdout(self, data: bytes) -> bytes:
+        return data
+
+    @hookimpl
+    async def release(self, machine: Machine) -> None:
+        """Destroy it; what is gone is gone."""
+        if not (machine.id.isascii() and machine.id.isdecimal() and len(machine.id) < 20):
+            raise self.failure("that is no id", 400)
+        await self.destroy(machine.id)
+
+    async def destroy(self, number: str) -> None:
+        status, text = await self.vendor.ask("DELETE", f"/machines/{number}")
+        if status not in (200, 404):
+            raise self.failure(text, status)
+
+    @hookimpl
+    async def logs(self, machine: Machine) -> str:
+        """What it printed."""
+        await self.answer("GET", f"/machines/{machine.id}/log")
+        return f"booting\n{self.vendor.rows[machine.id]['log']}\n"
+
+    @hookimpl
+    async def charges(self, since: float, until: float) -> list[Charge]:
+        """One for each machine."""
+        found = await self.answer("GET", "/charges")
+        return [Charge(machine_id=number, amount=Money(usd)) for number, usd in found["charges"]]
+
+    @hookimpl
+    async def balance(self) -> Money:
+        """What is left."""
+        return Money((await self.answer("GET", "/balance"))["usd"])

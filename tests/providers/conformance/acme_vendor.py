@@ -1,0 +1,112 @@
+"""A vendor in memory, with its own books and faults: Acme rents one kind of card out."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Final
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+KEY: Final = "the-key-of-acme-0123456789"
+_PRICE: Final = Decimal("0.30")
+_DISK: Final = Decimal("0.0001")
+
+
+class CutOff(Exception):
+    """The connection was cut."""
+
+
+@dataclass
+class Vendor:
+    """Acme: one kind of card, by ones and twos. `trouble` is what goes wrong there now."""
+
+    trouble: str = ""
+    targets: list[str] = field(default_factory=list[str])
+    rows: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
+    creates: int = 0
+    _numbers: Any = field(default_factory=lambda: itertools.count(101))
+
+    def running(self) -> set[str]:
+        return {number for number, row in self.rows.items() if row["billed"]}
+
+    async def ask(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None
+    ) -> tuple[int, str]:
+        """One request; the status and the body of its answer."""
+        self.targets.append(path)
+        await checkpoint()
+        answer = self._answer(method, path, body or {})
+        await checkpoint()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def _answer(
+        self, method: str, path: str, body: Mapping[str, Any]
+    ) -> tuple[int, str] | Exception:
+        if self.trouble == "echo":
+            return 400, f"the key {KEY} may not do this"
+        if method == "POST":
+            return self._create(body)
+        if method == "DELETE":
+            return self._destroy(path)
+        if path.startswith("/machines") and self.trouble in ("cut list", "page of errors"):
+            return CutOff() if self.trouble == "cut list" else (500, "<html>")
+        shown = [dict(row, state=self._state(row)) for row in self.rows.values() if row["listed"]]
+        answers: dict[str, Any] = {
+            "/machines": {"machines": shown},
+            "/charges": {"charges": [[number, "0.001"] for number in self.rows]},
+            "/balance": {"usd": "25.50"},
+        }
+        answer = {"price": str(_PRICE), "disk": str(_DISK), **answers.get(path, {})}
+        if self.trouble == "new":
+            answer |= {"machines": [dict(row, state="hibernating", new=1) for row in shown]}
+        return 200, json.dumps(answer)
+
+    def _create(self, body: Mapping[str, Any]) -> tuple[int, str] | Exception:
+        self.creates += 1
+        trouble, self.trouble = self.trouble, ""
+        number = self.make(body.get("name"), 60.0 if trouble == "slow boot" else 0.0, body)
+        if trouble == "cut create":
+            return CutOff()
+        if trouble == "502":
+            return 502, "<html>"
+        if trouble == "refusal":
+            return 400, json.dumps({"error": "no capacity", "left": number})
+        return 200, json.dumps({"id": number})
+
+    def make(self, name: str | None, boot: float, body: Mapping[str, Any]) -> str:
+        """A machine that bills."""
+        number = str(next(self._numbers))
+        self.rows[number] = {
+            "id": number,
+            "name": name,
+            "price": str(
+                _PRICE * body.get("count", 1) + _DISK * Decimal(str(body.get("disk", 10)))
+            ),
+            "ready": anyio.current_time() + boot,
+            "jobs": body.get("jobs", []),
+            "log": body.get("nonce", ""),
+            "billed": True,
+            "listed": True,
+        }
+        return number
+
+    def _state(self, row: Mapping[str, Any]) -> str:
+        return "up" if anyio.current_time() >= row["ready"] else "starting"
+
+    def _destroy(self, path: str) -> tuple[int, str]:
+        number = path.partition("?")[0].rstrip("/").rpartition("/")[2]  # as lenient as servers are
+        row = self.rows.get(number)
+        if row is None or not row["billed"]:
+            return 404, "no such machine"
+        row["billed"] = row["listed"] = False
+        return 200, "{}"
+
+    def others(self) -> list[str]:
+        return [self.make("my notebook", 0.0, {}), self.make(None, 0.0, {})]
