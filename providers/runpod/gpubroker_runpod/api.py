@@ -17,6 +17,12 @@ _REQUESTS: Final = Pace("requests", 0.1)
 _CREATE: Final = Pace("create", 1.0)
 _DESTROY: Final = Pace("destroy", 0.1, urgent=True)
 
+MOST_LINES: Final = 5000
+"""Lines from before now that a log can be asked for by their number."""
+
+#: Before any pod. A log that is read from some time on is not limited to its last lines.
+_BEGINNING: Final = "2020-01-01T00:00:00Z"
+
 _CATALOGUE_LIMIT: Final = 4 << 20
 #: Seconds that a request waits for its turn; together with its answer, less than a hook may take.
 _PATIENCE: Final = 14.0
@@ -91,7 +97,7 @@ class RunPodApi:
         """The lines of a pod's log, as they come.
 
         Args:
-            tail: lines to begin with, from before now.
+            tail: lines to begin with, from before now; with `MOST_LINES` everything there is.
             last_id: of the last event that was seen; what follows it is sent, and `tail` is ignored.
             idle: seconds of silence after which the stream ends.
             source: ``container`` or ``system``.
@@ -99,10 +105,14 @@ class RunPodApi:
         Raises:
             ProviderError: there is no such log, or it broke off while it was read.
         """
+        params = {"source": source, "tail": str(tail)}
+        if tail == MOST_LINES:
+            # A pod may print more than that before it is first looked at.
+            params["since"] = _BEGINNING
         try:
             async with self._client.events(
                 f"/v2/pods/{pod_id}/logs",
-                params={"source": source, "tail": str(tail)},
+                params=params,
                 last_id=last_id,
                 pace=_REQUESTS,
                 idle=idle,

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 import anyio
 
@@ -31,7 +28,7 @@ from gpubroker import (
     __version__,
     hookimpl,
 )
-from gpubroker.rest import RequestFailed, RestClient, create_unanswered, rows
+from gpubroker.rest import RequestFailed, RestClient, RestProvider, create_unanswered, rows
 from gpubroker.transport import run_job
 from gpubroker_runpod import billing, catalogue, container, log_work, orders, pods
 from gpubroker_runpod.api import RunPodApi
@@ -45,11 +42,10 @@ from gpubroker_runpod.vocabulary import Cloud
 if TYPE_CHECKING:
     import httpx
 
-_MOST_NOTES: Final = 100
 _BALANCE: Final = "query { myself { clientBalance } }"
 
 
-class RunPodProvider:
+class RunPodProvider(RestProvider):
     """One account at RunPod. Enter it before the first hook.
 
     Args:
@@ -76,48 +72,23 @@ class RunPodProvider:
             charges_after=options.charges_after,
         )
         self._options = options
-        self._emit = emit
-        self._client = RestClient(
+        client = RestClient(
             options.url,
             key=options.key,
             user_agent=f"gpubroker/{__version__}",
             even=options.pacing,
             transport=transport,
         )
-        self._api = RunPodApi(self._client)
+        super().__init__(client, emit, key=options.key, key_name="RUNPOD_API_KEY")
+        self._api = RunPodApi(client)
         self._refusals = Refusals()
         self._boots = Boots()
         self._log_work = LogWork(self._api, settled=0.3 if options.emulated else 1.5)
-        self._noted: set[str] = set()
-        self._opened: AbstractAsyncContextManager[anyio.abc.TaskGroup] | None = None
-        self._tasks: anyio.abc.TaskGroup | None = None
-
-    async def __aenter__(self) -> Self:
-        self._opened = self._opening()
-        self._tasks = await self._opened.__aenter__()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._opened is not None:
-            self._tasks = None
-            # What was raised in the block is its own: a task group would wrap it up.
-            await self._opened.__aexit__(None, None, None)
-
-    @asynccontextmanager
-    async def _opening(self) -> AsyncGenerator[anyio.abc.TaskGroup]:
-        async with self._client, anyio.create_task_group() as tasks:
-            yield tasks
-            tasks.cancel_scope.cancel()
 
     @hookimpl
     async def quote(self, requirements: Requirements) -> list[Offer]:
         """What is in stock, by GPU type, cloud and country; the best stocked first."""
-        self._need_key()
+        self.need_key()
         wanted = catalogue.Wanted.of(
             requirements, self._options.clouds, try_ssh=self._options.way is WayChoice.SSH
         )
@@ -136,7 +107,7 @@ class RunPodProvider:
         if failures and len(failures) == len(wanted.clouds):
             raise failures[0]
         for failure in failures:
-            self._emit("skipped", str(failure))
+            self.emit("skipped", str(failure))
         # The order counts among offers that are equal otherwise.
         return [offer for _, offer in sorted(found, key=lambda entry: (entry[0], entry[1].id))]
 
@@ -151,16 +122,16 @@ class RunPodProvider:
             cloud,
             now=time.time(),
             simulated=self._options.emulated,
-            skip=self._skipped,
+            skip=self.skipped,
         )
 
     @hookimpl
     async def provision(self, offer: Offer, order: Order) -> Machine:
         """Ask for one pod, once."""
-        self._need_key()
+        self.need_key()
         way, why, args = self._command(offer, order)
         body = orders.body_of(offer, order, self._options, way, args)
-        self._emit("way", f"work reaches it {way.value}: {why}")
+        self.emit("way", f"work reaches it {way.value}: {why}")
         self._boots.ordered(order.mark, offer.count)
         try:
             reply = await self._api.create(body)
@@ -198,7 +169,7 @@ class RunPodProvider:
     @hookimpl
     async def inventory(self) -> list[Machine]:
         """Every pod of the account, or an error."""
-        self._need_key()
+        self.need_key()
         listing, now = await self._listing(), anyio.current_time()
         machines = [
             self._boots.judge(pods.machine_from(pod_id, row), row, now)
@@ -206,8 +177,8 @@ class RunPodProvider:
         ]
         self._boots.keep([machine.id for machine in machines])
         for machine in machines:
-            if self._tasks is not None and self._boots.due(machine, now):
-                self._tasks.start_soon(self._look, machine.id)
+            if self._boots.due(machine, now):
+                self.start_soon(self._look, machine.id)
         return machines
 
     async def _listing(self) -> pods.Listing:
@@ -236,7 +207,7 @@ class RunPodProvider:
     @hookimpl
     async def release(self, machine: Machine) -> None:
         """Terminate it. One that is not there any more is no error."""
-        self._need_key()
+        self.need_key()
         _check_id(machine.id)
         reply = await self._api.terminate(machine.id)
         if not reply.ok and (reply.status != 404 or path_is_gone(reply)):
@@ -246,14 +217,14 @@ class RunPodProvider:
     @hookimpl
     async def logs(self, machine: Machine) -> str:
         """The last lines that its container printed."""
-        self._need_key()
+        self.need_key()
         _check_id(machine.id)
         return await self._log_work.log(machine.id)
 
     @hookimpl
     async def charges(self, since: float, until: float) -> list[Charge]:
         """What was billed for each pod, in the hours between two moments."""
-        self._need_key()
+        self.need_key()
         answer = await self._api.bills(*billing.hours(since, until))
         records = rows.entries(answer.get("records"))
         if records is None:
@@ -263,7 +234,7 @@ class RunPodProvider:
     @hookimpl
     async def balance(self) -> Money:
         """The credit that is left; no other API than the one to be retired tells it."""
-        self._need_key()
+        self.need_key()
         reply = await self._api.ask(_BALANCE)
         body = reply.json_object() or {}
         myself = rows.table((rows.table(body.get("data")) or {}).get("myself")) or {}
@@ -275,20 +246,6 @@ class RunPodProvider:
                 scope=Scope.ACCOUNT,
             )
         return Money(credit)
-
-    # ----------------------------------------------------------------------------------------
-
-    def _need_key(self) -> None:
-        if self._options.key is None:
-            raise ProviderError(
-                "there is no key: set RUNPOD_API_KEY", kind=ErrorKind.AUTH, scope=Scope.ACCOUNT
-            )
-
-    def _skipped(self, text: str) -> None:
-        """Say once why an offer was left out."""
-        if text not in self._noted and len(self._noted) < _MOST_NOTES:
-            self._noted.add(text)
-            self._emit("skipped", text)
 
 
 def _check_id(pod_id: str) -> None:

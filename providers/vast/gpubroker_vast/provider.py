@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from decimal import Decimal
-from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 import anyio
 
@@ -30,7 +27,7 @@ from gpubroker import (
     TrustTier,
     hookimpl,
 )
-from gpubroker.rest import RequestFailed, RestClient, create_unanswered, rows
+from gpubroker.rest import RequestFailed, RestClient, RestProvider, create_unanswered, rows
 from gpubroker.transport import run_job
 from gpubroker_vast import billing, instances, onstart, orders, search
 from gpubroker_vast.api import VastApi
@@ -42,7 +39,6 @@ from gpubroker_vast.vocabulary import ATTACHED
 if TYPE_CHECKING:
     import httpx
 
-_MOST_NOTES: Final = 100
 _LOG_LINES: Final = 200
 _LOG_PATIENCE: Final = 8.0
 _LOG_PAUSE: Final = 0.5
@@ -51,7 +47,7 @@ _KEY_PAUSE: Final = 5.0
 _KEY_TRIES: Final = 60
 
 
-class VastProvider:
+class VastProvider(RestProvider):
     """One account at Vast.ai. Enter it before the first hook.
 
     Args:
@@ -77,44 +73,17 @@ class VastProvider:
             charges_after=options.charges_after,
         )
         self._options = options
-        self._emit = emit
         self._market = search.Market(options.limit, options.bid, simulated=options.emulated)
-        self._client = RestClient(
-            options.url, key=options.key, even=options.pacing, transport=transport
-        )
-        self._api = VastApi(self._client)
+        client = RestClient(options.url, key=options.key, even=options.pacing, transport=transport)
+        super().__init__(client, emit, key=options.key, key_name="VAST_API_KEY")
+        self._api = VastApi(client)
         self._destroyer = Destroyer(self._api)
         self._hearsay = instances.Hearsay()
-        self._noted: set[str] = set()
-        self._opened: AbstractAsyncContextManager[anyio.abc.TaskGroup] | None = None
-        self._tasks: anyio.abc.TaskGroup | None = None
-
-    async def __aenter__(self) -> Self:
-        self._opened = self._opening()
-        self._tasks = await self._opened.__aenter__()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._opened is not None:
-            self._tasks = None
-            # What was raised in the block is its own: a task group would wrap it up.
-            await self._opened.__aexit__(None, None, None)
-
-    @asynccontextmanager
-    async def _opening(self) -> AsyncGenerator[anyio.abc.TaskGroup]:
-        async with self._client, anyio.create_task_group() as tasks:
-            yield tasks
-            tasks.cancel_scope.cancel()
 
     @hookimpl
     async def quote(self, requirements: Requirements) -> list[Offer]:
         """The cheapest offers that fit, on demand, interruptible or both."""
-        self._need_key()
+        self.need_key()
         if requirements.trust is TrustTier.OWN:
             return []  # nobody's own machine is rented here
         bids = (False, True) if requirements.spot is None else (requirements.spot,)
@@ -138,7 +107,7 @@ class VastProvider:
                     scope=Scope.PROVIDER,
                 )
             made = search.offers(
-                found, wanted, self._market, bid=bid, now=time.time(), skip=self._skipped
+                found, wanted, self._market, bid=bid, now=time.time(), skip=self.skipped
             )
             fresh = [offer for offer in made if offer.id not in offers]
             offers.update({offer.id: offer for offer in fresh})
@@ -152,7 +121,7 @@ class VastProvider:
     @hookimpl
     async def provision(self, offer: Offer, order: Order) -> Machine:
         """Accept an offer; the machine's key is attached in the background."""
-        self._need_key()
+        self.need_key()
         ask = offer.extra.get("ask", offer.id.removesuffix(search.BID))
         if not _is_id(ask):
             raise _refused(f"{ask!r} is no offer's id")
@@ -170,8 +139,8 @@ class VastProvider:
         machine = orders.machine_of(
             reply, offer, order, self._api.failure(reply, f"renting {offer.id}")
         )
-        if self._tasks is not None and order.public_key:
-            self._tasks.start_soon(self._attach, machine.id, order.public_key)
+        if order.public_key:
+            self.start_soon(self._attach, machine.id, order.public_key)
         return machine
 
     async def _attach(self, machine_id: str, public_key: str) -> None:
@@ -189,14 +158,14 @@ class VastProvider:
                     return
                 problem = self._api.failure(reply, f"letting a key in at {machine_id}")
                 if problem.kind in (ErrorKind.BAD_REQUEST, ErrorKind.AUTH):
-                    self._emit("key not attached", str(problem))
+                    self.emit("key not attached", str(problem))
                     return
             await anyio.sleep(_KEY_PAUSE)
 
     @hookimpl
     async def inventory(self) -> list[Machine]:
         """Every instance of the account, or an error."""
-        self._need_key()
+        self.need_key()
         listing = await self._listing()
         if listing.short:
             # One more machine may have been made between two pages; a lost row stays lost.
@@ -229,7 +198,7 @@ class VastProvider:
     @hookimpl
     async def release(self, machine: Machine) -> None:
         """Destroy it; together with the others that are released at the same time."""
-        self._need_key()
+        self.need_key()
         if not _is_id(machine.id):
             raise _refused(f"{machine.id!r} is no instance's id")
         await self._destroyer.destroy(machine.id)
@@ -237,7 +206,7 @@ class VastProvider:
     @hookimpl
     async def logs(self, machine: Machine) -> str:
         """The last lines that it printed; nothing if they are not ready within seconds."""
-        self._need_key()
+        self.need_key()
         if not _is_id(machine.id):
             raise _refused(f"{machine.id!r} is no instance's id")
         answer = await self._api.request_logs(machine.id, _LOG_LINES)
@@ -250,7 +219,7 @@ class VastProvider:
     @hookimpl
     async def charges(self, since: float, until: float) -> list[Charge]:
         """What was billed for each instance, on the days between two moments."""
-        self._need_key()
+        self.need_key()
         bills, days = billing.Bills(), billing.days(since, until)
         token = bills.add(await self._api.charges(days, None))
         while token is not None:
@@ -260,7 +229,7 @@ class VastProvider:
     @hookimpl
     async def balance(self) -> Money:
         """The credit that is left."""
-        self._need_key()
+        self.need_key()
         credit = rows.decimal(await self._api.account(), "credit")
         if credit is None:
             raise ProviderError(
@@ -269,20 +238,6 @@ class VastProvider:
                 scope=Scope.ACCOUNT,
             )
         return Money(credit)
-
-    # ----------------------------------------------------------------------------------------
-
-    def _need_key(self) -> None:
-        if self._options.key is None:
-            raise ProviderError(
-                "there is no key: set VAST_API_KEY", kind=ErrorKind.AUTH, scope=Scope.ACCOUNT
-            )
-
-    def _skipped(self, text: str) -> None:
-        """Say once why an offer was left out."""
-        if text not in self._noted and len(self._noted) < _MOST_NOTES:
-            self._noted.add(text)
-            self._emit("skipped", text)
 
 
 def _is_id(text: str) -> bool:
