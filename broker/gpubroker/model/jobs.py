@@ -27,7 +27,8 @@ class Job:
         outputs: files to bring back: names or patterns (``*.png``, ``**/*.log``) inside the
             job's folder. A pattern that matches nothing counts as missing.
         output_dir: folder here that the outputs are put into, under the same relative names.
-        env: environment of the job.
+        env: environment of the job. Like its words it may travel with the order for a machine, where
+            the provider sees it.
         secrets: environment whose values never appear in the ledger, in errors or in logs.
         timeout: seconds the job may run before it is ended; ``None`` leaves the lease's lifetime
             as the only limit.
