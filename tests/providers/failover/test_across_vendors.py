@@ -18,7 +18,6 @@ from gpubroker import (
     Requirements,
     Result,
 )
-
 from gpubroker.transport.work import follow
 
 from .conftest import MakeBroker, Vendors
