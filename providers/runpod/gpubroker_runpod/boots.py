@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from gpubroker import Machine, MachineState, Mark
-from gpubroker.rest import Row, one_line
+from gpubroker.rest import Row, one_line, rows
 from gpubroker_runpod.pods import gpus_of
 from gpubroker_runpod.vocabulary import PULL_FAILURES
 
@@ -16,6 +16,8 @@ PAUSE: Final = 20.0
 
 _MOST: Final = 1000
 _RESTARTS: Final = 3
+#: Seconds that two answers may differ by in telling the same moment.
+_SAME: Final = 2.0
 _SHOWN: Final = 160
 
 
@@ -27,6 +29,7 @@ class _Boot:
         looked_at: when its system log was looked at last, or it was seen first.
         started: when its container was started last; restarts: how often that has changed.
         said: the last line of its system log. failure: why it will not come up.
+        used: the machine as it was when work was first sent to it.
     """
 
     looked_at: float
@@ -34,6 +37,7 @@ class _Boot:
     restarts: int = 0
     said: str = ""
     failure: str = ""
+    used: Machine | None = None
 
 
 @dataclass
@@ -69,11 +73,19 @@ class Boots:
             boot.failure = f"it has {gpus} GPUs, and {wanted} were ordered"
         elif boot.restarts >= _RESTARTS:
             boot.failure = f"its container has been started again {boot.restarts} times"
+        elif boot.used is not None and _began_anew(boot.used, machine):
+            boot.failure = "its container was started again under its work"
         if boot.failure:
             return replace(machine, state=MachineState.BROKEN, progress=boot.failure)
         if machine.state is MachineState.BOOTING and boot.said:
             return replace(machine, progress=f"{machine.progress}: {boot.said}")
         return machine
+
+    def used(self, machine: Machine) -> None:
+        """Work is sent to a machine over SSH: started again, it has another port, and other keys."""
+        boot = self._pods.get(machine.id)
+        if boot is not None:
+            boot.used = boot.used or machine
 
     def due(self, machine: Machine, now: float) -> bool:
         """Whether to look at the system log of a machine now; if so, that counts as a look."""
@@ -101,3 +113,11 @@ class Boots:
         """Forget the pods that a complete listing has no more."""
         for machine_id in self._pods.keys() - set(listed):
             del self._pods[machine_id]
+
+
+def _began_anew(before: Machine, now: Machine) -> bool:
+    """Whether the container was started again: that moment has moved, or every way there has."""
+    first, last = (rows.moment(machine.details, "started") for machine in (before, now))
+    if first is not None and last is not None and last - first > _SAME:
+        return True
+    return bool(before.routes and now.routes) and not set(before.routes) & set(now.routes)

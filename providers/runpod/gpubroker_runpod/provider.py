@@ -159,8 +159,13 @@ class RunPodProvider(RestProvider):
                     api=api, nonce=order.nonce, lifetime=lifetime, jobs=order.jobs
                 )
             except ProviderError as error:
-                if self._options.way is WayChoice.LOG:
-                    raise
+                if not offer.ssh:
+                    # No fault of the request's: another offer may be reached over SSH.
+                    raise ProviderError(
+                        f"{offer.id} may not be reached over SSH, and {error}",
+                        kind=ErrorKind.CAPACITY,
+                        scope=Scope.OFFER,
+                    ) from None
                 way, why = Way.SSH, f"its jobs do not fit into a command: {error}"
             else:
                 return way, why, args
@@ -200,6 +205,7 @@ class RunPodProvider(RestProvider):
     async def run(self, machine: Machine, job: Job, io: JobIO, channel: Channel | None) -> Outcome:
         """Run a job over SSH; or read what became of it, where the pod runs it by itself."""
         if channel is not None:
+            self._boots.used(machine)
             return await run_job(channel, job, io)
         _check_id(machine.id)
         return await self._log_work.run(machine, job, io)

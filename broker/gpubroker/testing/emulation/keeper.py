@@ -50,11 +50,13 @@ def end_processes(folders: set[str]) -> None:
         found = processes_of(folders)
         if not found:
             return
-        for pid in found:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except OSError:
-                continue
+        # All of them stand still first: none is to see another one's end, and to act on it.
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in found:
+                try:
+                    os.kill(pid, number)
+                except OSError:
+                    continue
         time.sleep(0.005)
 
 
