@@ -43,7 +43,7 @@ def test_the_machine_does_in_order_what_the_broker_would_ask_for() -> None:
     jobs = planned_jobs(CARD, wanted, PAID, job)
 
     assert jobs == (
-        PlannedJob(purpose="probe", argv=probe.COMMAND, timeout=probe.TIMEOUT),
+        PlannedJob(purpose="probe", argv=probe.gate(CARD), timeout=probe.TIMEOUT),
         PlannedJob(
             purpose="setup",
             argv=("sh", "-c", "pip install x"),

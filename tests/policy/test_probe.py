@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gpubroker.model.offers import Offer
-from gpubroker.policy.probe import COMMAND, mismatch
+from gpubroker.model.gpu_table import GPU_MODELS, GpuModel
+from gpubroker.policy.probe import COMMAND, REFUSED, gate, mismatch
 from gpubroker.testing import offer
 
 ONE = offer("RTX 4090", vram=24.0)
@@ -99,3 +103,69 @@ class TestLyingMachines:
         cards = said(*["NVIDIA GeForce RTX 4090, 24564"] * found)
 
         assert (mismatch(offer(count=count), 0, cards) is None) == (found == count)
+
+
+def ask(folder: Path, offered: Offer, output: str, code: int = 0) -> tuple[int, str]:
+    """What the gate exits with and prints, where the driver exits with `code`."""
+    folder.mkdir(exist_ok=True)
+    (folder / "said").write_text(output)
+    driver = folder / "nvidia-smi"
+    driver.write_text(f'#!/bin/sh\ncat "{folder}/said"\nexit {code}\n')
+    driver.chmod(0o700)
+    done = subprocess.run(
+        gate(offered), env={"PATH": f"{folder}:/usr/bin:/bin"}, stdout=subprocess.PIPE, check=False
+    )
+    return done.returncode, done.stdout.decode()
+
+
+class TestMachinesThatNobodyAsks:
+    """One that runs its jobs by itself must not begin somebody's work on the wrong cards."""
+
+    @pytest.mark.parametrize(
+        ("offered", "output"),
+        [
+            (ONE, said("NVIDIA GeForce RTX 4090, 24564")),
+            (ONE, said("Warning: persistence mode", "NVIDIA GeForce RTX 4090, 24564")),
+            (offer("RTX 4090", count=2), said(*["NVIDIA GeForce RTX 4090, 24564"] * 2)),
+            (offer("H100", vram=None), said("NVIDIA H100 80GB HBM3, 81559")),
+        ],
+    )
+    def test_the_cards_that_were_offered_pass(
+        self, tmp_path: Path, offered: Offer, output: str
+    ) -> None:
+        """And what the driver says is printed as it is, for the broker to look at again."""
+        assert ask(tmp_path / "bin", offered, output) == (0, output)
+        assert mismatch(offered, 0, output) is None
+
+    @pytest.mark.parametrize(
+        ("offered", "output"),
+        [
+            (ONE, ""),
+            (ONE, said("NVIDIA GeForce RTX 3090, 24576")),
+            (ONE, said("NVIDIA GeForce RTX 4090, 20000")),
+            (ONE, said("NVIDIA GeForce RTX 4090, [N/A]")),
+            (ONE, said(*["NVIDIA GeForce RTX 4090, 24564"] * 2)),
+            (offer("RTX 4090", count=2), said("NVIDIA GeForce RTX 4090, 24564")),
+        ],
+    )
+    def test_other_cards_do_not(self, tmp_path: Path, offered: Offer, output: str) -> None:
+        """The code is one that no driver exits with, and the broker calls it a mismatch too."""
+        code, printed = ask(tmp_path / "bin", offered, output)
+
+        assert code == REFUSED
+        assert mismatch(offered, code, printed) is not None
+
+    def test_a_machine_without_a_driver_does_not(self, tmp_path: Path) -> None:
+        """Neither one whose driver fails."""
+        code, printed = ask(tmp_path / "bin", ONE, said("NVIDIA GeForce RTX 4090, 24564"), code=9)
+        assert mismatch(ONE, code, printed) == "the machine has no working NVIDIA driver"
+        (tmp_path / "bin" / "nvidia-smi").unlink()
+        done = subprocess.run(gate(ONE), env={"PATH": "/bin:/usr/bin"}, check=False)
+        assert mismatch(ONE, done.returncode, "") == "the machine has no working NVIDIA driver"
+
+    @pytest.mark.parametrize("model", GPU_MODELS, ids=lambda model: model.name)
+    def test_the_number_looked_for_is_in_every_name_of_a_model(self, model: GpuModel) -> None:
+        """So that the gate refuses nothing that the broker accepts."""
+        number = gate(offer(model.name))[4]
+
+        assert all(number in name for name in (model.name, model.family, *model.aliases))

@@ -107,8 +107,8 @@ class Order:
             keys are its own; see `gpubroker.transport.announcement`. Not a secret for ever: it is
             worth nothing once the machine is gone.
         jobs: all that will ever be run on this machine, in this order, where that is known and can
-            be handed over with the order; empty otherwise. Later ones are only run if those of the
-            purpose ``"setup"`` before them exited with 0. The plugin may leave it alone; or it may have the
+            be handed over with the order; empty otherwise. One is only run if those before it exited with 0: wrong
+            cards end the probe with another code. The plugin may leave it alone; or it may have the
             machine run them by itself, say so with `Machine.ssh`, and read what became of each when its ``run``
             is asked for it, with no channel.
     """

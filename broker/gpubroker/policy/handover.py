@@ -34,7 +34,7 @@ def _jobs(
     offer: Offer, requirements: Requirements, facts: ProviderFacts, job: Job
 ) -> Iterator[PlannedJob]:
     if probe.wanted(offer, facts):
-        yield PlannedJob(purpose="probe", argv=probe.COMMAND, timeout=probe.TIMEOUT)
+        yield PlannedJob(purpose="probe", argv=probe.gate(offer), timeout=probe.TIMEOUT)
     if (setup := requirements.setup) is not None:
         yield PlannedJob(
             purpose="setup",

@@ -25,7 +25,7 @@ _HELD: Final = 8 << 20
 
 AGAIN: Final = "its container was started again while it ran, so that nobody knows how it ended"
 BROKEN: Final = "what ran the jobs in its container was killed"
-NOT_RUN: Final = "set-up of the machine failed, so that it was not run"
+NOT_RUN: Final = "what came before it failed, so that it was not run"
 
 
 @dataclass

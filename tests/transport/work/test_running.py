@@ -353,6 +353,36 @@ class TestABusyMachine:
         assert ran.stdout == b"there\n"
         assert ran.outcome.exit_code == 0
 
+    @pytest.mark.parametrize("by", ["timeout", "cancellation"])
+    async def test_what_is_to_end_before_it_began_ends(
+        self, desk: Desk, make_machine: MakeMachine, tmp_path: Path, by: str
+    ) -> None:
+        """Between the launcher's start and the job's, too, may lie seconds."""
+        slow = tmp_path / "slow"
+        slow.mkdir()
+        (slow / "setsid").write_text('#!/bin/sh\nsleep 1.5\nexec /usr/bin/setsid "$@"\n')
+        (slow / "setsid").chmod(0o755)
+        machine = make_machine(path=f"{slow}:{os.environ['PATH']}")
+        timeout = 0.2 if by == "timeout" else None
+        folder = machine.home / ".gpubroker/jobs/job-1"
+
+        async def run() -> None:
+            ran = await desk.run(machine, "echo ran > ~/ran; sleep 300", timeout=timeout)
+            assert ran.outcome.state is JobState.TIMED_OUT
+
+        async def comes(name: str) -> None:
+            while not (folder / name).exists():
+                await anyio.sleep(0.05)
+
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(run)
+                if by == "cancellation":
+                    await comes("launcher")
+                    tasks.cancel_scope.cancel()
+            await comes("end")
+        assert not (machine.home / "ran").exists()
+
 
 class TestStartingOnce:
     @each_shell

@@ -12,8 +12,8 @@ ended() {
   endings="$endings$line
 "
   case $* in
-  'setup exited 0') ;;
-  'setup '*) failed=1 ;;
+  'job '* | *' exited 0') ;;
+  *) failed=1 ;;
   esac
 }
 # Ends what is left of a job whose time was up, whatever group it is in. Twice: what is just being

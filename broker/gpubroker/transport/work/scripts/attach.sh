@@ -5,10 +5,10 @@
 mask=$(umask)
 umask 077
 # Waits for the launcher. A busy machine takes its time; only one whose launcher was killed at once
-# is waited for in vain.
+# is waited for in vain; not one that was cancelled before it had any.
 settle() {
   tries=0
-  while [ ! -e launcher ] && [ $tries -lt 1000 ]; do
+  while [ ! -e launcher ] && [ ! -e why ] && [ $tries -lt 1000 ]; do
     nap 0.02
     tries=$((tries + 1))
   done

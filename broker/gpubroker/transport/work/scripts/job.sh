@@ -5,6 +5,8 @@
 GPUBROKER_FOLDER=$PWD
 umask 077
 echo "$3$$" >pid.new && mv pid.new pid
+# Who wants a job to end notes why and then looks for its pid: either they see it, or we see this.
+[ ! -e why ] || exit 143
 GPUBROKER_PLACE=$1
 GPUBROKER_ID=$4
 GPUBROKER_MARK=$5
