@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpubroker.model.offers import Offer
 from gpubroker.model.gpu_table import GPU_MODELS, GpuModel
+from gpubroker.model.offers import Offer
 from gpubroker.policy.probe import COMMAND, REFUSED, gate, mismatch
 from gpubroker.testing import offer
 

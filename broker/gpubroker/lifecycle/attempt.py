@@ -207,10 +207,12 @@ async def _probe(parts: Parts, hold: Hold) -> None:
         provider=hold.provider.name,
         lease_id=hold.row.id,
     )
+    by_itself = hold.machine is not None and not hold.machine.ssh
+    command = probe.gate(offer) if by_itself else probe.COMMAND
     run = await run_on(
         parts,
         hold,
-        Job(probe.COMMAND, timeout=probe.TIMEOUT),
+        Job(command, timeout=probe.TIMEOUT),
         job_id=parts.new_id("probe"),
         env={},
         destination=Path(),

@@ -13,7 +13,11 @@ over SSH
 through its log
     for a pod without a public port: its jobs stand in its command, and what they print, and their
     exit codes, are read from its log. Only for a single job without files, outputs and secrets.
-    What it prints comes as lines of one stream, standard error among standard output.
+    What it prints comes as lines of text in one stream, standard error among standard output: a
+    line that has no newline yet comes with the next one, what is no UTF-8 is replaced, and a carriage
+    return at the end of a line is dropped. The pod asks for its own cards first, and does not begin
+    if they are not those of the offer. It runs nothing twice while its disk is kept; should the host
+    start its container again with an empty one, the job is reported as lost and its command has run again.
 
 The account's key is the setting ``key`` (``RUNPOD_API_KEY``). Settings (all text, all optional):
 

@@ -224,13 +224,13 @@ class Lives:
         if contract.machine is not None:
             return contract.machine
         card = contract.ask.host.card
-        other = condition_of(contract, "other-cards") or {}
+        other = condition_of(contract, "other-cards")
         cards = Cards(
-            name=str(
-                other.get("name", card.driver_name if not other else "NVIDIA GeForce GT 1030")
-            ),
-            memory=int(other.get("memory", card.memory)),
-            count=int(other.get("count", contract.ask.count)),
+            name=card.driver_name
+            if other is None
+            else str(other.get("name", "NVIDIA GeForce GT 1030")),
+            memory=int((other or {}).get("memory", card.memory)),
+            count=int((other or {}).get("count", contract.ask.count)),
             driver=contract.ask.host.driver[0],
         )
         machine = EmulatedMachine(

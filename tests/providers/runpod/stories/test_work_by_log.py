@@ -12,7 +12,6 @@ import pytest
 
 from gpubroker import (
     AttemptState,
-    Event,
     Job,
     JobState,
     Policy,
@@ -403,14 +402,18 @@ class TestSetup:
 
 
 async def test_a_pod_with_other_cards_than_offered_is_given_up(
-    cloud: RunPodEmulator, broker_on: MakeBroker, events: list[Event]
+    cloud: RunPodEmulator, broker_on: MakeBroker, tmp_path: Path
 ) -> None:
-    """Its driver was asked before the job; what the job did there counts for nothing."""
+    """Its driver was asked before the job, and the job never began there."""
     cloud.next_pod("wrong-card")
+    ran = tmp_path / "ran"
 
     async with broker_on(QUICK) as broker:
-        result = await broker.run(Job("nvidia-smi -L", timeout=30), A_4090)
+        job = Job(f"echo >> {ran}; nvidia-smi -L", timeout=30)
+        result = await broker.run(job, A_4090)
         await all_released(broker, cloud)
+
+    assert ran.read_text() == "\n"
 
     first, second = result.record.attempts
     assert (first.state, second.state) == (AttemptState.FAILED, AttemptState.WON)

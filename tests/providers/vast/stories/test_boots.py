@@ -241,8 +241,9 @@ class TestDelivery:
         [
             ("asyncio", {"name": "NVIDIA GeForce RTX 3090"}, "offered RTX 4090, found RTX 3090"),
             ("trio", {"name": "NVIDIA GeForce RTX 4090", "count": 2}, "offered 1 cards, found 2"),
+            ("asyncio", {}, "offered RTX 4090, found"),
         ],
-        ids=["model", "count"],
+        ids=["model", "count", "any"],
     )
     async def test_a_machine_with_other_cards_is_sent_back(
         self,
