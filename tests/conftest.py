@@ -19,13 +19,18 @@ _REAL_TIME = (
     "tests/transport/",
     *(f"tests/providers/{name}/" for name in ("vast", "runpod", "failover", "conformance")),
 )
+#: Whole lives of machines at a vendor. The default run has those in which money is lost first.
+_STORIES = tuple(f"tests/providers/{name}/stories/" for name in ("vast", "runpod"))
+_FIRST = ("test_creates.py", "test_releases.py", "test_command_line.py")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave what takes long, and has a twin on the other event loop, to ``pytest -m deep``."""
+    """Leave to ``pytest -m deep`` what takes long: twins on the other event loop, and stories."""
     ids = {item.nodeid for item in items}
     for item in items:
         twin = item.nodeid.replace("trio", "asyncio")
         if item.nodeid.startswith(_REAL_TIME) and twin != item.nodeid and twin in ids:
+            item.add_marker("deep")
+        elif item.nodeid.startswith(_STORIES) and item.path.name not in _FIRST:
             item.add_marker("deep")
