@@ -30,7 +30,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     ids = {item.nodeid for item in items}
     for item in items:
         twin = item.nodeid.replace("trio", "asyncio")
-        if item.nodeid.startswith(_REAL_TIME) and twin != item.nodeid and twin in ids:
-            item.add_marker("deep")
-        elif item.nodeid.startswith(_STORIES) and item.path.name not in _FIRST:
+        is_twin = item.nodeid.startswith(_REAL_TIME) and twin != item.nodeid and twin in ids
+        is_story = item.nodeid.startswith(_STORIES) and item.path.name not in _FIRST
+        if is_twin or is_story:
             item.add_marker("deep")
