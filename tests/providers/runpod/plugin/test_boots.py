@@ -96,6 +96,31 @@ class TestJudging:
 
         assert states == [MachineState.BOOTING] * 4 + [MachineState.BROKEN]
 
+    @pytest.mark.parametrize(
+        "later",
+        [
+            {"startedAt": "2026-11-20T09:07:00Z"},
+            {
+                "ssh": {"direct": {"host": "203.0.113.9", "port": 41999, "username": "root"}},
+                "runtime": {"uptime": 3},
+            },
+        ],
+        ids=["a later start", "another port"],
+    )
+    def test_a_container_that_starts_again_under_its_work_is_broken(
+        self, later: dict[str, Any]
+    ) -> None:
+        """What ran there is gone; without work it may start again as it likes."""
+        first = pod_row(startedAt="2026-11-20T09:01:00Z")
+        idle, used = watched(), watched()
+        machine = judged(used, **first)
+        used.used(machine)
+
+        assert judged(used, **first).state is MachineState.RUNNING
+        assert judged(used, **{**first, **later}).state is MachineState.BROKEN
+        assert judged(idle, **first).state is MachineState.RUNNING
+        assert judged(idle, **{**first, **later}).state is MachineState.RUNNING
+
     def test_fewer_gpus_than_were_ordered_are_a_broken_pod(self) -> None:
         """They cost as much, and the job would find them missing."""
         running: dict[str, Any] = {"status": "RUNNING", "runtime": {"uptime": 1}}

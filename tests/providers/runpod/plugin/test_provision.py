@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -185,10 +186,21 @@ class TestTheWay:
 
         assert (machine.ssh, other.ssh) == (ssh, True)
 
+    async def test_one_too_long_is_not_for_an_offer_that_may_have_no_port(
+        self, vendor: Vendor
+    ) -> None:
+        """Nothing is asked for, and other offers may do."""
+        long = (replace(JOBS[0], argv=("echo", "x" * BODY_LIMIT)),)
+        community = replace(community_offer(), ssh=False)
+
+        with pytest.raises(ProviderError, match="may not be reached over SSH") as caught:
+            await rent(vendor, MADE, at=community, ordered=order(jobs=long))
+
+        assert (caught.value.kind, caught.value.scope) == (ErrorKind.CAPACITY, Scope.OFFER)
+        assert vendor.asked == []
+
     async def test_a_job_too_long_for_a_command_goes_over_ssh(self, vendor: Vendor) -> None:
         """A request has room for 100 kB."""
-        from dataclasses import replace
-
         long = (replace(JOBS[0], argv=("echo", "x" * BODY_LIMIT)),)
         machine = await rent(vendor, MADE, at=community_offer(), ordered=order(jobs=long))
 
