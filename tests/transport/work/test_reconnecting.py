@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import random
-import shutil
 from collections.abc import Iterable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -266,10 +266,10 @@ class TestFilesOnTheirWayBack:
         assert ran.contents() == self.WANTED
 
     async def test_a_machine_that_was_made_anew_meanwhile_has_lost_them(
-        self, desk: Desk, machine: LocalChannel
+        self, desk: Desk, machine: LocalChannel, tmp_path: Path
     ) -> None:
         """Nothing is waited for that cannot come."""
-        io, _ = desk.io(on_output=on_output(partial(shutil.rmtree, machine.home)))
+        io, _ = desk.io(on_output=on_output(partial(machine.home.rename, tmp_path / "before")))
 
         with anyio.fail_after(20):
             outcome = await run_job(machine, Job("echo 1", outputs="a"), io)
