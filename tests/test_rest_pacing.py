@@ -24,13 +24,21 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:
     return virtual_backend(request.param)
 
 
-class Server:
+class Server(httpx.AsyncBaseTransport):
     """Notes when it was asked for what, and answers as it is told to."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, float]] = []
         self.answers: list[httpx.Response] = []
         self.takes = 0.0
+        self.connecting: list[float] = []
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        await anyio.sleep(self.connecting.pop(0) if self.connecting else 0.0)
+        assert isinstance(request.stream, httpx.AsyncByteStream)
+        async for _ in request.stream:
+            pass  # sent, as over a real connection
+        return await httpx.MockTransport(self).handle_async_request(request)
 
     async def __call__(self, request: httpx.Request) -> httpx.Response:
         self.asked.append((request.url.path, anyio.current_time()))
@@ -38,7 +46,7 @@ class Server:
         return self.answers.pop(0) if self.answers else httpx.Response(200, json={})
 
     def client(self, **options: Any) -> RestClient:
-        return RestClient("https://api.test", transport=httpx.MockTransport(self), **options)
+        return RestClient("https://api.test", transport=self, **options)
 
     def times(self, path: str = "/") -> list[float]:
         first = self.asked[0][1]
@@ -60,6 +68,16 @@ class TestTurns:
                 tasks.start_soon(ask, client)
 
         assert server.times() == [0.0, 3.0, 6.0]
+
+    async def test_time_that_connecting_takes_does_not_count(self) -> None:
+        """The server counts from when it was asked, which on a new connection is later."""
+        server = Server()
+        server.connecting = [2.0, 0.0]
+        async with server.client() as client:
+            await ask(client)
+            await ask(client)
+
+        assert server.times() == [0.0, 3.0]
 
     async def test_paces_do_not_wait_for_each_other(self) -> None:
         """Each endpoint has an allowance of its own."""

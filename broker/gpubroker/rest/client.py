@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import AsyncGenerator, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager, nullcontext, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -162,6 +162,7 @@ class RestClient:
                 json=json,
                 within=within,
                 limit=limit,
+                begin=lambda: self._pacer.sent(pace),
             )
         self._obey(reply, pace)
         return reply
@@ -259,6 +260,7 @@ class RestClient:
         headers: Mapping[str, str] | None = None,
         params: Mapping[str, str] | None = None,
         json: Any = None,
+        begin: Callable[[], None] = lambda: None,
     ) -> Reply:
         import httpx
 
@@ -272,7 +274,7 @@ class RestClient:
             request = client.build_request(
                 method, url, headers=headers, params=params, json=json, timeout=limits
             )
-            request.stream = SentBody(request.content)
+            request.stream = SentBody(request.content, begin)
             async with aclosing(await client.send(request, stream=True)) as response:
                 status, kept = response.status_code, _kept(response)
                 async for chunk in response.aiter_bytes():

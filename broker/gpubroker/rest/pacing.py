@@ -76,9 +76,13 @@ class Pacer:
                     return pause
                 # What is waited for may be put off meanwhile, so it is looked at again.
                 await anyio.sleep(pause)
-            interval = pace.interval if self.even else 0.0
-            self._lanes[pace.name] = self._lane(pace).asked(self.clock(), interval)
+            self.sent(pace)
         return 0.0
+
+    def sent(self, pace: Pace) -> None:
+        """Count a request from now on: connecting took its time, of which the server knows nothing."""
+        interval = pace.interval if self.even else 0.0
+        self._lanes[pace.name] = self._lane(pace).asked(self.clock(), interval)
 
     def hold(self, pace: Pace, seconds: float) -> None:
         """Ask nothing under this name for so long; five minutes at the most."""
