@@ -24,6 +24,7 @@ from gpubroker_vast.vocabulary import GPU_LABELS
 
 COLUMNS: Final = (
     *("id", "machine_id", "hosting_type", "verification", "rentable"),
+    *("rented", "external"),
     *("num_gpus", "gpu_name", "gpu_ram", "compute_cap", "cuda_max_good", "driver_version"),
     *("cpu_cores", "cpu_cores_effective", "cpu_ram", "disk_space", "inet_up", "inet_down"),
     *("dph_base", "dph_total", "min_bid", "storage_cost", "inet_up_cost", "inet_down_cost"),
@@ -144,11 +145,21 @@ def _amounts(wanted: Requirements) -> dict[str, Any]:
     if wanted.ram is not None and wanted.ram.low is not None:
         # The whole machine's, of which an offer is a share: at least as much.
         found["cpu_ram"] = {"gte": wanted.ram.low * _MEGABYTES}
+    if wanted.driver is not None and (driver := _packed(wanted.driver)) is not None:
+        found["driver_version"] = {"gte": driver}
     if wanted.disk is not None and wanted.disk.high is not None:
         found["disk_space"] = {"gte": wanted.disk_gb, "lte": wanted.disk.high}
     else:
         found["disk_space"] = {"gte": wanted.disk_gb}
     return found
+
+
+def _packed(driver: str) -> int | None:
+    """A driver's version as the search compares it: ``535.86.05`` is 535086005."""
+    parts = [*map(int, driver.split(".")), 0, 0][:3]
+    if max(parts) > 999:
+        return None
+    return parts[0] * 1_000_000 + parts[1] * 1_000 + parts[2]
 
 
 def _between(bounds: Range, low: float, high: float) -> dict[str, float]:
@@ -215,7 +226,7 @@ def _offer(
 ) -> Offer | None:
     ask = rows.identifier(row, "id")
     price = _price(row, max(LEAST_DISK, wanted.disk_gb), market.bid if bid else None)
-    if ask is None or price is None or rows.flag(row, "rentable") is False:
+    if ask is None or price is None or not _is_to_be_had(row):
         return None
     vram = _scaled(row, "gpu_ram", _GIGABYTES / 1000)
     count = rows.whole(row, "num_gpus") or 0
@@ -247,6 +258,12 @@ def _offer(
         simulated=market.simulated,
         extra={"ask": ask},
     )
+
+
+def _is_to_be_had(row: Row) -> bool:
+    """The search asks for these alone, and its filters were seen to let others through."""
+    rented, external = rows.flag(row, "rented"), rows.flag(row, "external")
+    return rows.flag(row, "rentable") is not False and not rented and not external
 
 
 def _price(row: Row, disk: float, factor: Decimal | None) -> Price | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import anyio
 import pytest
@@ -19,8 +21,11 @@ from gpubroker import (
     MachineState,
     Offer,
     ProviderError,
+    ProviderFacts,
     Requirements,
+    TrustTier,
 )
+from gpubroker.policy.matching import reject
 from gpubroker.transport.host_identity import host_keys
 from gpubroker_vast import create
 from gpubroker_vast.api import PAGE
@@ -31,6 +36,7 @@ from .vendor import MARK, NONCE, order
 
 pytestmark = pytest.mark.anyio
 
+FACTS = ProviderFacts(paid=True, trust=TrustTier.VERIFIED, spot=True, ports=True, ssh=True)
 KEY_LINE = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBTq4dEi1Cr2gqWTdD3vXhgZ3C2hUGqkJRE7RwDXk9VZ lease"
 
 
@@ -83,6 +89,10 @@ async def reading(
             await anyio.sleep(0.02)
 
 
+def unfit(offer: Offer, wanted: Requirements) -> bool:
+    return reject(replace(offer, provider="vast"), wanted, FACTS, now=time.time()) is not None
+
+
 async def end(provider: VastProvider, machine_id: str) -> None:
     await provider.release(Machine(id=machine_id))
     await reading(provider, machine_id, None)
@@ -126,6 +136,42 @@ async def test_the_key_of_the_lease_is_let_in(cloud: VastEmulator) -> None:
             ):
                 await anyio.sleep(0.02)
         await end(provider, machine.id)
+
+
+@pytest.mark.parametrize(
+    "narrow",
+    [
+        {"gpu": "RTX 3090"},
+        {"vram": "40GB.."},
+        {"driver": "580"},
+        {"cuda": "12.8.."},
+        {"compute_capability": "..8.6"},
+        {"download": "800.."},
+        {"reliability": "0.995.."},
+        {"trust": "datacenter"},
+        {"region": ["CA", "DE"]},
+        {"count": "2..4"},
+        {"cpus": "24.."},
+        {"max_price": "0.30"},
+        {"static_ip": True},
+        {"ports": [8000, 8001]},
+        {"spot": True},
+    ],
+    ids=lambda narrow: next(iter(narrow)),
+)
+async def test_the_server_sorts_out_what_does_not_fit(
+    cloud: VastEmulator, narrow: dict[str, Any]
+) -> None:
+    """So that the cheapest rows, of which few may be read, are no slow hosts or old drivers."""
+    wanted = Requirements(**{"count": "1..", **narrow})
+    async with account(cloud) as provider:
+        found = await provider.quote(wanted)
+        everything = await provider.quote(Requirements(count="1..", spot="spot" in narrow))
+
+    assert found
+    assert [offer.id for offer in found if unfit(offer, wanted)] == []
+    if "spot" not in narrow:
+        assert [offer for offer in everything if unfit(offer, wanted)]
 
 
 async def test_a_create_whose_answer_is_lost_is_sent_once_and_found(cloud: VastEmulator) -> None:
@@ -197,6 +243,46 @@ async def test_many_pages_are_read_and_many_machines_destroyed(cloud: VastEmulat
     assert len(machines) > PAGE
     assert listed == {machine.id for machine in machines}
     assert sum(request.method == "DELETE" for request in cloud.requests) <= 2
+
+
+async def test_many_that_were_destroyed_unheard_are_gone(cloud: VastEmulator) -> None:
+    """The answer was lost; asked again, the vendor knows none of them, and that is no failure."""
+    cloud.switch(scheduling=60.0)
+    cloud.faults.add("destroy-bulk", "drop", when="after")
+    async with account(cloud) as provider:
+        offers = await provider.quote(Requirements(disk=20))
+        machines = [
+            await provider.provision(
+                offer,
+                order(
+                    disk=20.0,
+                    public_key="",
+                    nonce="",
+                    price_ceiling=offer.price.hourly,
+                    deadline=time.time() + 600,
+                ),
+            )
+            for offer in list({offer.host: offer for offer in offers}.values())[:3]
+        ]
+        failed: list[str] = []
+
+        async def release(machine: Machine) -> None:
+            try:
+                await provider.release(machine)
+            except ProviderError:
+                failed.append(machine.id)
+                await provider.release(machine)
+
+        async with anyio.create_task_group() as tasks:
+            for machine in machines:
+                tasks.start_soon(release, machine)
+
+    assert len(failed) >= 2
+    destroys = [request for request in cloud.requests if request.method == "DELETE"]
+    assert {request.status for request in destroys if request.path.endswith("/instances/")} == {
+        0,
+        404,
+    }
 
 
 async def test_at_its_deadline_a_machine_destroys_itself(cloud: VastEmulator) -> None:

@@ -118,6 +118,19 @@ class TestQuery:
         assert asked(ports=[8000, 8001])["direct_port_count"] == {"gte": 3}
         assert asked(static_ip=True)["static_ip"] == {"eq": True}
 
+    @pytest.mark.parametrize(
+        ("oldest", "packed"),
+        [("550", 550_000_000), ("535.86.05", 535_086_005), ("560.35", 560_035_000)],
+    )
+    def test_a_driver_is_asked_for_as_one_number(self, oldest: str, packed: int) -> None:
+        """Three digits for each part; otherwise the cheapest rows would all be of older ones."""
+        assert asked(driver=oldest)["driver_version"] == {"gte": packed}
+        assert "driver_version" not in asked(count=1)
+
+    def test_a_driver_whose_number_cannot_be_made_is_left_to_the_matching(self) -> None:
+        """A filter may let too much through, and never too little."""
+        assert "driver_version" not in asked(driver="550.1234.1")
+
     def test_memory_of_the_machine_is_a_necessary_filter_only(self) -> None:
         """The whole machine's is never less than the offer's share of it."""
         (offer,) = made(offer_row())
@@ -199,6 +212,8 @@ class TestOffers:
             {"storage_cost": -1},
             {"inet_up_cost": None},
             {"rentable": False},
+            {"rented": True},
+            {"external": True},
         ],
     )
     def test_a_senseless_row_costs_itself_only(self, broken: Any) -> None:
