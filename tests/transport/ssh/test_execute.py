@@ -88,6 +88,26 @@ async def test_many_scripts_share_one_connection(each_site: Site, connect: Conne
     assert first is last
 
 
+@pytest.mark.deep
+async def test_a_thousand_scripts_share_one_connection(each_site: Site, connect: Connect) -> None:
+    """Not one of them ends with another exit code than its own, least of all with ssh's 255."""
+    codes: list[int] = []
+
+    async def ask(number: int) -> None:
+        code, said = await answer(channel, 'echo "$1"; exit "$2"', str(number), str(number % 200))
+        codes.append(code if said == b"%d\n" % number else -1)
+
+    async with connect(each_site) as channel:
+        first = await channel.connect()
+        async with anyio.create_task_group() as tasks:
+            for number in range(1000):
+                tasks.start_soon(ask, number)
+        last = await channel.connect()
+
+    assert sorted(codes) == sorted(number % 200 for number in range(1000))
+    assert first is last
+
+
 async def test_scripts_beyond_the_servers_limit_wait_their_turn(
     site: Site, connect: Connect
 ) -> None:
