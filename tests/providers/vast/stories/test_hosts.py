@@ -328,9 +328,9 @@ def failing(code: int, error: bytes) -> Says:
     return say
 
 
-def one(name: str, **fields: Any) -> dict[str, Says]:
+def one(name: str, data: bytes = b"evil", **fields: Any) -> dict[str, Says]:
     """A job that ends well, and has one output, of this name in the archive."""
-    stream = archive((name, fields, b"evil"))
+    stream = archive((name, fields, data))
     return {
         "attach": lambda _: RAN,
         "list": lambda _: b"F./out.txt\0E\0",
@@ -345,6 +345,9 @@ LIES: dict[str, tuple[Mapping[str, Says], str]] = {
     "absolute": (one("/tmp/evil"), "not asked for"),
     "unasked": (one("evil"), "not asked for"),
     "huge": (one("out.txt", size=2**62), ""),
+    "link": (one("out.txt", b"", type=tarfile.SYMTYPE, linkname="/etc/passwd"), ""),
+    "hard link": (one("out.txt", b"", type=tarfile.LNKTYPE, linkname="/etc/passwd"), ""),
+    "device": (one("out.txt", b"", type=tarfile.CHRTYPE, devmajor=1, devminor=5), ""),
     "listed elsewhere": (
         {
             "attach": lambda _: RAN,
@@ -403,6 +406,7 @@ class TestAMachineThatLies:
             assert sent[name] < 50_000_000, name
         assert list(tmp_path.rglob("*evil*")) == []
         assert not Path("/tmp/evil").exists()
+        assert not [path for path in tmp_path.rglob("*") if path.is_symlink()]
         assert not out.exists() or list(out.iterdir()) == []
         assert cloud.billing_now() == ()
 
