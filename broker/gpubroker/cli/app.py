@@ -220,7 +220,9 @@ def emulate(
     vendor: Annotated[
         str | None, typer.Argument(help="Whose API; those that there are, if left out.")
     ] = None,
-    port: Annotated[int, typer.Option(help="TCP port; a free one, if left out.")] = 0,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="TCP port; a free one, if left out.")
+    ] = 0,
     seed: Annotated[
         int, typer.Option(help="Of the market, and of all that happens by chance.")
     ] = 0,

@@ -45,6 +45,8 @@ def _introduction(emulator: Emulator) -> str:
             "In gpubroker.toml:",
             f"  [providers.{name}]",
             *(f"  {line}" for line in settings),
+            "  [budget]",
+            '  job = "1.00"',
             "",
             "With the vendor's own client:",
             *(f"  {line}" for line in emulator.hints),

@@ -12,6 +12,8 @@ PROGRAM = (
     "raise SystemExit(emulate('vast', port=0, seed=1, scenario='calm'))"
 )
 
+CLI = "from gpubroker.cli import main; main()"
+
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_emulator_in_the_foreground_ends_when_it_is_told_to(number: signal.Signals) -> None:
@@ -33,3 +35,19 @@ def test_an_emulator_in_the_foreground_ends_when_it_is_told_to(number: signal.Si
         assert program.wait(10) == 0
     assert f'url = "{url}"' in rest
     assert "VAST_URL" in rest
+    assert "[budget]" in rest
+
+
+@pytest.mark.parametrize("port", ["-1", "65536", "99999"])
+def test_a_port_that_there_is_not_is_refused_in_a_sentence(port: str) -> None:
+    """Before anything is started."""
+    done = subprocess.run(
+        [sys.executable, "-c", CLI, "emulate", "vast", f"--port={port}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 2
+    assert "'--port'" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -145,6 +145,9 @@ class ControlApi:
         return Answer.of({"ok": True})
 
     def _key(self, call: Call) -> Answer:
-        revoked = call.object().get("revoked")
-        self._world.revoked = None if revoked is None else int(revoked)
-        return Answer.of({"ok": True})
+        match call.object():
+            case {"revoked": int() | None as revoked, **more} if not more:
+                self._world.revoked = revoked
+                return Answer.of({"ok": True})
+            case _:
+                return Answer.of({"error": 'wanted: {"revoked": a status, or null}'}, 400)

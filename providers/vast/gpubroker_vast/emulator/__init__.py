@@ -32,6 +32,8 @@ Known departures from the vendor:
   volumes, no ``reserved`` ones, no templates, no teams, no 2FA, no webhooks, no serverless.
 - ``GET /api/v0/instances/balance/{id}/`` and invoices know no prepayment; the account has had its
   credit from the start. An account without credit is stopped, and never destroyed for it.
+- Nothing answers where files are copied (``/api/v0/commands/…``), nor for prepayment, price increases,
+  scheduled jobs, new templates of an instance or new keys of the account: 404, in HTML.
 - Keys of the account have every permission. A 301 leads to the path with its slash.
 - Other clients of the market exist by chance only (`Behaviour.busy`, ``races``); nobody outbids
   by himself.

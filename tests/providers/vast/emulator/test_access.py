@@ -240,6 +240,19 @@ class TestControl:
         assert row is not None
         assert row["label"] == "other"
 
+    def test_the_key_is_revoked_over_http(self, account: Account) -> None:
+        """And restored with itself; a word that is no switch is refused, or nothing would happen."""
+        refused = account.http.post("/_emulator/key", json={"status": 404})
+        senseless = account.http.post("/_emulator/key", json={"revoked": "soon"})
+        assert (refused.status_code, senseless.status_code) == (400, 400)
+        assert account.http.get("/api/v1/instances/").status_code == 200
+
+        account.http.post("/_emulator/key", json={"revoked": 404})
+        assert account.http.get("/api/v1/instances/").status_code == 404
+
+        account.http.post("/_emulator/key", json={"revoked": None})
+        assert account.http.get("/api/v1/instances/").status_code == 200
+
     def test_books_and_requests_are_read_over_http(self, account: Account) -> None:
         """For tests in other languages, and for people."""
         number = account.create().json()["new_contract"]
