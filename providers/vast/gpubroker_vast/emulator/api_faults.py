@@ -111,13 +111,25 @@ class ApiFaults:
             await act()
         return refused(500, "server_error", "Internal server error")
 
-    async def _stopped_contract(self, act: Act, call: Call) -> Answer:  # noqa: ARG002
-        """A status of 200, a refusal, and a contract that bills its disk all the same."""
+    async def _stopped_contract(
+        self,
+        act: Act,  # noqa: ARG002
+        call: Call,
+        *,
+        error: str | None = None,
+    ) -> Answer:
+        """A status of 200, a refusal, and a contract that bills its disk all the same.
+
+        `error`: the code that the refusal has besides.
+        """
         ask = self._world.market.asks.get(int(call.parameters["id"]))
         if ask is None:
             return no_such_ask(call.parameters["id"])
         made = self._create.make(ask, call.object(), call.at, run=False)
-        return Answer.of({"success": False, "new_contract": made.id, "instance_api_key": made.key})
+        reason = {} if error is None else {"error": error, "msg": "not started"}
+        return Answer.of(
+            {"success": False, "new_contract": made.id, "instance_api_key": made.key, **reason}
+        )
 
     async def _create_twice(self, act: Act, call: Call) -> Answer:
         """One request, two contracts; the answer names the first."""

@@ -97,11 +97,16 @@ class TestAReplyThatIsLost:
 class TestAnAnswerThatIsNotTheWholeTruth:
     """What was made is known by its id or its mark, whatever the answer says besides."""
 
+    @pytest.mark.parametrize("error", [None, "resources_unavailable"])
     async def test_a_refusal_that_names_a_machine_is_a_machine_to_be_destroyed(
-        self, cloud: VastEmulator, broker_on: MakeBroker, events: list[Event]
+        self,
+        cloud: VastEmulator,
+        broker_on: MakeBroker,
+        events: list[Event],
+        error: str | None,
     ) -> None:
         """ "No" with a contract in it bills its disk: it is destroyed, and the next offer used."""
-        cloud.faults.add("create", "stopped-contract")
+        cloud.faults.add("create", "stopped-contract", error=error)
 
         async with broker_on(QUICK) as broker:
             async with broker.lease(A_4090) as lease:
