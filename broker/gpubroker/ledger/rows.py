@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from gpubroker.errors import ErrorKind, Scope
+from gpubroker.ledger.sql import Row
 from gpubroker.model.leases import LeaseRow, LeaseState, LedgerEvent
 from gpubroker.model.money import Money
 from gpubroker.policy.cooldown import Cooldown
@@ -45,9 +45,14 @@ class Limit:
     until: float | None = None
 
 
-def lease_from(row: sqlite3.Row) -> LeaseRow:
+def _fields(kind: type[Any], row: Row) -> dict[str, Any]:
+    """The columns that `kind` has fields for: a newer gpubroker may have added others."""
+    return {name: row[name] for name in kind.__slots__}
+
+
+def lease_from(row: Row) -> LeaseRow:
     """The lease that a row of ``leases`` describes."""
-    values: dict[str, Any] = {key: row[key] for key in row.keys()}  # noqa: SIM118
+    values = _fields(LeaseRow, row)
     values["state"] = LeaseState(values["state"])
     for name in ("hourly", "reserved", "spent"):
         values[name] = Money.from_micros(values[name])
@@ -66,17 +71,17 @@ def lease_values(lease: LeaseRow) -> dict[str, Any]:
     return values
 
 
-def event_from(row: sqlite3.Row) -> LedgerEvent:
+def event_from(row: Row) -> LedgerEvent:
     """The event that a row of ``events`` describes."""
-    values: dict[str, Any] = {key: row[key] for key in row.keys()}  # noqa: SIM118
+    values = _fields(LedgerEvent, row)
     for name in ("source", "target"):
         values[name] = None if values[name] is None else LeaseState(values[name])
     return LedgerEvent(**values)
 
 
-def owner_from(row: sqlite3.Row) -> Owner:
+def owner_from(row: Row) -> Owner:
     """The owner that a row of ``owners`` describes."""
-    return Owner(**{key: row[key] for key in row.keys()})  # noqa: SIM118
+    return Owner(**_fields(Owner, row))
 
 
 def values_of(value: Cooldown | Experience) -> dict[str, Any]:
@@ -88,14 +93,14 @@ def values_of(value: Cooldown | Experience) -> dict[str, Any]:
     }
 
 
-def cooldown_from(row: sqlite3.Row) -> Cooldown:
+def cooldown_from(row: Row) -> Cooldown:
     """The cooldown that a row of ``cooldowns`` describes."""
-    values: dict[str, Any] = {key: row[key] for key in row.keys()}  # noqa: SIM118
+    values = _fields(Cooldown, row)
     values["scope"] = Scope(values["scope"])
     values["kind"] = ErrorKind(values["kind"])
     return Cooldown(**values)
 
 
-def experience_from(row: sqlite3.Row) -> Experience:
+def experience_from(row: Row) -> Experience:
     """What a row of ``experience`` says of a host."""
-    return Experience(**{key: row[key] for key in row.keys()})  # noqa: SIM118
+    return Experience(**_fields(Experience, row))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from gpubroker.errors import BrokerClosed, LedgerBusy, LedgerError, LedgerUnusable
+from gpubroker.ledger.sql import Row
 
 _BUSY: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
@@ -24,11 +25,24 @@ class _Connection(sqlite3.Connection):
     A vendor's error or a file's name may hold one, and must not be able to stop a release.
     """
 
+    counting = "INTEGER PRIMARY KEY AUTOINCREMENT"
+
+    def version(self) -> int:
+        number: int = self.execute("PRAGMA user_version").fetchone()["user_version"]
+        return number
+
+    def set_version(self, number: int) -> None:
+        self.execute(f"PRAGMA user_version = {number:d}")
+
     def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
         if isinstance(parameters, Mapping):
             named = cast("Mapping[str, Any]", parameters)
             parameters = {name: _encodable(value) for name, value in named.items()}
         return super().execute(sql, parameters)
+
+
+def _mapping(cursor: sqlite3.Cursor, row: tuple[Any, ...]) -> Row:
+    return {column[0]: value for column, value in zip(cursor.description, row, strict=True)}
 
 
 def _encodable(value: Any) -> Any:
@@ -59,7 +73,7 @@ class Store:
                 isolation_level=None,
                 factory=_Connection,
             )
-            self._connection.row_factory = sqlite3.Row
+            self._connection.row_factory = _mapping
         except OSError as error:
             raise LedgerUnusable(f"cannot open the ledger {path}: {error.strerror}") from error
         try:
@@ -72,7 +86,7 @@ class Store:
             raise
 
     @contextmanager
-    def transaction(self) -> Generator[sqlite3.Connection]:
+    def transaction(self) -> Generator[_Connection]:
         """Everything inside happens, durably, or nothing does.
 
         Raises:
@@ -92,7 +106,7 @@ class Store:
                 raise
 
     @contextmanager
-    def reading(self) -> Generator[sqlite3.Connection]:
+    def reading(self) -> Generator[_Connection]:
         """One consistent look at the ledger, which waits for no writer."""
         self._check_process()
         with self._translated():
@@ -101,6 +115,12 @@ class Store:
                 yield self._connection
             finally:
                 self._connection.execute("ROLLBACK")
+
+    def damage(self) -> list[str]:
+        """What SQLite's own check of the whole file finds wrong, one line each."""
+        with self.reading() as sql:
+            lines = [str(row["integrity_check"]) for row in sql.execute("PRAGMA integrity_check")]
+        return [] if lines == ["ok"] else lines
 
     def close(self) -> None:
         """Close the file. A child of a fork must leave its parent's connection alone."""
