@@ -12,9 +12,10 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tests.mutants.mutant import Mutant, NotArmed, planted
@@ -45,6 +46,17 @@ class Row:
         """Whether it was noticed, or cannot be."""
         return self.run is None or self.run.end in (End.FAILED, End.TIMED_OUT)
 
+    @property
+    def text(self) -> str:
+        """The row for people, in two lines."""
+        by, seconds = (
+            (self.mutant.equivalent, 0.0)
+            if self.run is None
+            else (self.run.first, self.run.seconds)
+        )
+        head = f"{self.mutant.id:32} {self.verdict:11} {seconds:5.1f} s"
+        return f"{head}  {self.mutant.failure}\n{'':54}{by or ' '.join(self.mutant.suite)}"
+
     def as_data(self) -> dict[str, object]:
         """The row as plain data."""
         mutant, run = self.mutant, self.run
@@ -68,7 +80,8 @@ def main() -> int:
         if unknown:
             raise NotArmed(f"there is no {', '.join(sorted(unknown))}")
         with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
-            rows = list(_rows(mutants, Path(folder), asked.jobs, asked.limit))
+            say = partial(print, file=sys.stderr if asked.json else sys.stdout, flush=True)
+            rows = list(_rows(mutants, Path(folder), asked.jobs, asked.limit, say))
     except NotArmed as problem:
         print(problem, file=sys.stderr)
         return 1
@@ -79,7 +92,9 @@ def main() -> int:
     return 1 if bad else 0
 
 
-def _rows(mutants: list[Mutant], folder: Path, jobs: int, limit: float) -> Iterable[Row]:
+def _rows(
+    mutants: list[Mutant], folder: Path, jobs: int, limit: float, say: Callable[[str], None]
+) -> Iterable[Row]:
     """Each mutant's row, in their order, told as it comes.
 
     Raises:
@@ -95,7 +110,7 @@ def _rows(mutants: list[Mutant], folder: Path, jobs: int, limit: float) -> Itera
             words = " ".join(suite)
             if alone.end is not End.PASSED:
                 raise NotArmed(f"with nothing planted, {words} {alone.end}: {alone.first}")
-            print(f"{alone.seconds:5.1f} s  {words}", file=sys.stderr, flush=True)
+            say(f"{alone.seconds:5.1f} s  {words}")
 
         def plant(mutant: Mutant) -> Run | None:
             if mutant.equivalent:
@@ -108,20 +123,16 @@ def _rows(mutants: list[Mutant], folder: Path, jobs: int, limit: float) -> Itera
 
         for mutant, run in zip(mutants, threads.map(plant, mutants), strict=True):
             row = Row(mutant, run)
-            _tell(row)
+            say(row.text)
             yield row
 
 
-def _tell(row: Row) -> None:
-    by, seconds = (
-        (row.mutant.equivalent, 0.0) if row.run is None else (row.run.first, row.run.seconds)
-    )
-    head = f"{row.mutant.id:32} {row.verdict:11} {seconds:5.1f} s"
-    print(f"{head}  {row.mutant.failure}\n{'':54}{by}", file=sys.stderr, flush=True)
-
-
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.mutants",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--only", nargs="+", default=[], metavar="ID")
     parser.add_argument("--jobs", type=int, default=2, help="suites at the same time")
     parser.add_argument("--limit", type=float, default=90.0, help="seconds for one suite")
