@@ -16,7 +16,8 @@ from gpubroker.errors import InvalidValue
 from gpubroker.hookspecs import AccountSettings
 from gpubroker.model.facts import ProviderFacts
 from gpubroker.model.money import Money
-from gpubroker.settings import Budget, Settings, load, masked, why_off
+from gpubroker.policy.budget import Budget
+from gpubroker.settings import Settings, load, masked, why_off
 
 SECRET = "sk-0123456789-abcdefghij-SECRET"
 
@@ -78,7 +79,9 @@ class TestPrecedence:
 
         settings = load({"GPUBROKER_BUDGET_JOB": "$1.50"}, config=path)
 
-        assert settings.budget == Budget(Money("1.50"), Money("10.5"), "Europe/Berlin")
+        assert settings.budget == Budget(
+            job=Money("1.50"), day=Money("10.5"), timezone="Europe/Berlin"
+        )
         assert sources(settings)["budget.job"] == ("$1.50", "GPUBROKER_BUDGET_JOB")
         assert sources(settings)["budget.day"] == ("10.5", str(path))
 

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from gpubroker.lifecycle.reap import Swept
     from gpubroker.lifecycle.standing import ProviderStatus
     from gpubroker.model.charges import Charge
+    from gpubroker.model.costs import CostLine, Costs
     from gpubroker.model.decisions import (
         Attempt,
         AttemptState,
@@ -59,7 +60,7 @@ if TYPE_CHECKING:
         Rejection,
         Verdict,
     )
-    from gpubroker.model.events import Event, EventKind
+    from gpubroker.model.events import BudgetAlert, Event, EventKind
     from gpubroker.model.facts import ProviderFacts
     from gpubroker.model.gpus import gpu_compute_capability, gpu_name, gpu_vram, parse_gpu
     from gpubroker.model.jobs import Job
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
         Timings,
     )
     from gpubroker.plugins import Deadlines, Plugin
+    from gpubroker.policy.budget import AtLimit, Budget, Limits
     from gpubroker.policy.estimate import Work
     from gpubroker.policy.policy import Policy
     from gpubroker.policy.ranking import (
@@ -90,7 +92,7 @@ if TYPE_CHECKING:
         weighted,
     )
     from gpubroker.policy.retry import Retry, Rule, elsewhere, here, stop
-    from gpubroker.settings import Budget, Setting, Settings
+    from gpubroker.settings import Setting, Settings
     from gpubroker.settings import load as load_settings
     from gpubroker.sync import Broker, Lease
     from gpubroker.transport.channel import Channel, Execution
@@ -106,6 +108,7 @@ __all__ = [
     "AcquireStopped",
     "AsyncBroker",
     "AsyncLease",
+    "AtLimit",
     "Attempt",
     "AttemptState",
     "AttemptsExhausted",
@@ -113,11 +116,14 @@ __all__ = [
     "BrokerClosed",
     "BrokerError",
     "Budget",
+    "BudgetAlert",
     "BudgetExceeded",
     "Channel",
     "ChannelLost",
     "Charge",
     "Constraint",
+    "CostLine",
+    "Costs",
     "CreateUnknown",
     "DeadlineExceeded",
     "Deadlines",
@@ -143,6 +149,7 @@ __all__ = [
     "LedgerError",
     "LedgerEvent",
     "LedgerUnusable",
+    "Limits",
     "Machine",
     "MachineLost",
     "MachineState",
@@ -215,7 +222,12 @@ _MODULE_OF = {
     "Broker": "sync",
     "BrokerClosed": "errors",
     "BrokerError": "errors",
-    "Budget": "settings",
+    "AtLimit": "policy.budget",
+    "Budget": "policy.budget",
+    "BudgetAlert": "model.events",
+    "Costs": "model.costs",
+    "CostLine": "model.costs",
+    "Limits": "policy.budget",
     "BudgetExceeded": "errors",
     "Channel": "transport.channel",
     "ChannelLost": "errors",

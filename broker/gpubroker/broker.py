@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Self
+from typing import Self, get_args
 
 import anyio
 from anyio import AsyncContextManagerMixin
@@ -21,6 +21,7 @@ from gpubroker.lifecycle.parts import Parts
 from gpubroker.lifecycle.reap import Reaper, Swept
 from gpubroker.lifecycle.standing import ProviderStatus, statuses, with_balances
 from gpubroker.lifecycle.supervise import Supervisor
+from gpubroker.model.costs import Costs, CostsBy
 from gpubroker.model.decisions import DecisionRecord
 from gpubroker.model.events import Event
 from gpubroker.model.jobs import Job
@@ -29,9 +30,10 @@ from gpubroker.model.money import Money, parse_money
 from gpubroker.model.requirements import Requirements, alternatives
 from gpubroker.model.results import JobState, Result
 from gpubroker.plugins import Deadlines, Plugin
+from gpubroker.policy.budget import Budget
 from gpubroker.policy.handover import can_be_handed_over
 from gpubroker.policy.policy import Policy
-from gpubroker.settings import Budget, Settings, load
+from gpubroker.settings import Settings, load
 from gpubroker.transport.job_io import OutputCallback
 
 
@@ -114,6 +116,7 @@ class AsyncBroker(AsyncContextManagerMixin):
                     self._open = (parts, supervisor, reaper)
                     supervisor.start(supervisor.watch)
                     supervisor.start(supervisor.keep_alive)
+                    supervisor.start(reaper.spending.loop)
                     if self._sweep:
                         supervisor.start(reaper.loop)
                     else:
@@ -298,14 +301,12 @@ class AsyncBroker(AsyncContextManagerMixin):
         wanted = alternatives(requirements)
         setup = max(r.setup.timeout if r.setup is not None else 0.0 for r in wanted)
         limits = self.settings.budget
-        limited = limits.set or budget is not None
-        standing = statuses(self._parts(), self.settings, limited=limited)
+        standing = statuses(self._parts(), self.settings, limited=budget is not None)
         return Wish(
             wanted=wanted,
             providers=frozenset(status.name for status in standing if status.on),
             policy=policy or self.settings.policy,
             allowance=limits.job if budget is None else parse_money("budget", budget),
-            budget=limits,
             lifetime=lifetime,
             needed=0.0 if timeout is None else timeout + setup,
             tags=tuple(tags),
@@ -323,7 +324,7 @@ class AsyncBroker(AsyncContextManagerMixin):
             balances: also ask each that takes part what its account has left.
         """
         parts = self._parts()
-        found = statuses(parts, self.settings, limited=self.settings.budget.set)
+        found = statuses(parts, self.settings, limited=False)
         return await with_balances(parts, found) if balances else found
 
     async def leases(self, *, open_only: bool = True) -> list[LeaseRow]:
@@ -333,6 +334,30 @@ class AsyncBroker(AsyncContextManagerMixin):
     async def events(self, lease_id: str) -> list[LedgerEvent]:
         """Everything on record about one lease, the oldest first."""
         return await self._parts().ledger(lambda ledger: ledger.events(lease_id))
+
+    async def costs(
+        self,
+        by: CostsBy = "day",
+        *,
+        since: float | None = None,
+        until: float | None = None,
+    ) -> Costs:
+        """What this ledger's leases have cost, and how full the limits are.
+
+        Args:
+            by: what to add it up by: ``"day"``, ``"provider"``, ``"tag"`` or ``"job"``.
+            since, until: only leases asked for within this half-open interval, Unix seconds.
+
+        Raises:
+            InvalidValue: `by` is none of these.
+        """
+        if by not in get_args(CostsBy):
+            raise InvalidValue.unknown("by", by, get_args(CostsBy), noun="sum")
+        parts = self._parts()
+        now, budget = parts.now(), parts.budget
+        return await parts.ledger(
+            lambda ledger: ledger.costs(by, budget, since=since, until=until, now=now)
+        )
 
     async def explain(self, lease_id: str | None = None) -> DecisionRecord | None:
         """Why a lease's machine was chosen; of the newest request where no lease is named."""

@@ -17,35 +17,17 @@ from typing import Any, Final, cast
 from gpubroker.errors import InvalidValue
 from gpubroker.hookspecs import AccountSettings
 from gpubroker.model.facts import ProviderFacts
-from gpubroker.model.money import Money, parse_money
+from gpubroker.model.money import parse_money
+from gpubroker.policy.budget import Budget, Limits
 from gpubroker.policy.policy import Policy
 
 _TABLES: Final = ("budget", "providers", "ledger", "policy")
-_BUDGET: Final = ("job", "day", "timezone")
+_LIMITS: Final = tuple(Limits.__dataclass_fields__)
+_BUDGET: Final = tuple(Budget.__dataclass_fields__)
 #: Under these names users already keep their keys.
 _KEYS: Final = {"vast": "VAST_API_KEY", "runpod": "RUNPOD_API_KEY"}
 #: Options of plugins that are shown no more than a key is.
 _SECRET: Final = re.compile("key|token|secret|password|credential", re.IGNORECASE)
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """Limits on money. ``None`` is no limit.
-
-    Attributes:
-        job: USD for one job, or for one lease taken by hand; all attempts together.
-        day: USD for all leases made within one day of `timezone`.
-        timezone: an IANA name, such as ``Europe/Berlin``.
-    """
-
-    job: Money | None = None
-    day: Money | None = None
-    timezone: str = "UTC"
-
-    @property
-    def set(self) -> bool:
-        """Whether there is any limit at all."""
-        return self.job is not None or self.day is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,34 +189,64 @@ def _budget(
     env: Mapping[str, str], table: Any, path: Path | None, sources: dict[str, Setting]
 ) -> Budget:
     values: dict[str, Any] = {}
+    limits: dict[str, dict[str, dict[str, Any]]] = {"provider": {}, "tag": {}}
     for name, value in _table(table, "budget", _BUDGET).items():
-        values[name] = value
-        _note(sources, f"budget.{name}", str(value), str(path))
-    variables = {f"GPUBROKER_BUDGET_{name.upper()}": name for name in _BUDGET}
+        if name not in limits:
+            values[name] = value
+            _note(sources, f"budget.{name}", str(value), str(path))
+            continue
+        for of, words in _table(value, f"budget.{name}").items():
+            limits[name][of] = dict(_table(words, f"budget.{name}.{of}", _LIMITS))
+            for word, amount in limits[name][of].items():
+                _note(sources, f"budget.{name}.{of}.{word}", str(amount), str(path))
+    plain = [name for name in _BUDGET if name not in limits]
+    variables = {f"GPUBROKER_BUDGET_{name.upper()}": name for name in plain}
     for variable, value in env.items():
-        if variable.startswith("GPUBROKER_BUDGET_") and value:
-            if variable not in variables:
-                # A limit that somebody believes in must not be left out for a typing error.
-                raise InvalidValue.unknown("environment", variable, variables, noun="variable")
+        if not variable.startswith("GPUBROKER_BUDGET_") or not value:
+            continue
+        # GPUBROKER_BUDGET_PROVIDER_VAST_DAY sets budget.provider.vast.day.
+        head, of, word = _split(variable.removeprefix("GPUBROKER_BUDGET_").lower())
+        if head == "provider" and word in _LIMITS:
+            limits[head].setdefault(of, {})[word] = value
+            _note(sources, f"budget.provider.{of}.{word}", value, variable)
+        elif variable in variables:
             values[variables[variable]] = value
             _note(sources, f"budget.{variables[variable]}", value, variable)
-    zone = str(values.pop("timezone", "UTC"))
-    _check_zone(zone)
-    limits = {name: parse_money(f"budget.{name}", value) for name, value in values.items()}
-    return Budget(timezone=zone, **limits)
+        else:
+            # A limit that somebody believes in must not be left out for a typing error.
+            raise InvalidValue.unknown("environment", variable, variables, noun="variable")
+    given = {name: _limit(f"budget.{name}", name, value) for name, value in values.items()}
+    for head, named in limits.items():
+        given[head] = {
+            of: Limits(**{w: _limit(f"budget.{head}.{of}.{w}", w, v) for w, v in words.items()})
+            for of, words in named.items()
+        }
+    return Budget(**given)
 
 
-def _check_zone(zone: str) -> None:
-    from zoneinfo import ZoneInfo, available_timezones
+def _split(words: str) -> tuple[str, str, str]:
+    head, _, rest = words.partition("_")
+    of, _, word = rest.rpartition("_")
+    return head, of, word
 
-    if zone == "UTC":
-        return  # `policy.windows` needs no zone database for it
-    try:
-        ZoneInfo(zone)
-    except (KeyError, ValueError, OSError):
-        raise InvalidValue.unknown(
-            "budget.timezone", zone, available_timezones(), noun="time zone"
-        ) from None
+
+def _limit(field: str, word: str, value: Any) -> Any:
+    """What a word of the budget's tables says, as `Budget` and `Limits` have it."""
+    match word:
+        case "timezone" | "at_limit":
+            return str(value)
+        case "machines":
+            if not str(value).isdecimal():
+                raise InvalidValue(field, value, "must be a number of machines")
+            return int(value)
+        case "alert_at":
+            given = cast("list[Any]", value if isinstance(value, list) else str(value).split(","))
+            try:
+                return tuple(float(fraction) for fraction in given)
+            except (TypeError, ValueError):
+                raise InvalidValue(field, value, "must be fractions such as 0.5, 0.8") from None
+        case _:
+            return parse_money(field, value)
 
 
 def _table(value: Any, name: str, known: tuple[str, ...] | None = None) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from gpubroker.errors import BrokerClosed
 from gpubroker.lifecycle.lease import AsyncLease
 from gpubroker.lifecycle.reap import Swept
 from gpubroker.lifecycle.standing import ProviderStatus
+from gpubroker.model.costs import Costs, CostsBy
 from gpubroker.model.decisions import DecisionRecord
 from gpubroker.model.events import Event
 from gpubroker.model.jobs import Job
@@ -34,8 +35,9 @@ from gpubroker.model.money import Money
 from gpubroker.model.requirements import Requirements
 from gpubroker.model.results import HostIdentity, Result
 from gpubroker.plugins import Deadlines, Plugin
+from gpubroker.policy.budget import Budget
 from gpubroker.policy.policy import Policy
-from gpubroker.settings import Budget, Settings
+from gpubroker.settings import Settings
 from gpubroker.transport.job_io import OutputCallback
 
 P = ParamSpec("P")
@@ -369,6 +371,16 @@ class Broker:
     def events(self, lease_id: str) -> list[LedgerEvent]:
         """As `AsyncBroker.events`."""
         return self._call(self._broker.events, lease_id)
+
+    def costs(
+        self,
+        by: CostsBy = "day",
+        *,
+        since: float | None = None,
+        until: float | None = None,
+    ) -> Costs:
+        """As `AsyncBroker.costs`."""
+        return self._call(self._broker.costs, by, since=since, until=until)
 
     def explain(self, lease_id: str | None = None) -> DecisionRecord | None:
         """As `AsyncBroker.explain`."""

@@ -165,6 +165,11 @@ _BACK_TO_FIRST = (
     "ALTER TABLE leases DROP COLUMN settled_at",
     "DROP TABLE cooldowns",
     "DROP TABLE experience",
+    "DROP TABLE lease_tags",
+    "DROP TABLE alerts",
+    "ALTER TABLE leases DROP COLUMN counted",
+    "ALTER TABLE leases DROP COLUMN drain_reason",
+    "ALTER TABLE jobs DROP COLUMN cost",
     "PRAGMA user_version = 1",
 )
 

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from gpubroker.errors import LedgerError, StaleOwner
+from gpubroker.ledger import costing, spending
 from gpubroker.ledger.rows import (
-    Limit,
     Owner,
     cooldown_from,
     event_from,
@@ -25,13 +25,16 @@ from gpubroker.ledger.rows import (
 from gpubroker.ledger.schema import is_current, migrate
 from gpubroker.ledger.sql import Engine, Sql
 from gpubroker.ledger.store import Store
+from gpubroker.model.costs import Costs, CostsBy
 from gpubroker.model.decisions import DecisionRecord
 from gpubroker.model.leases import LeaseRow, LeaseState, LedgerEvent
 from gpubroker.model.marks import ledger_id
 from gpubroker.model.money import Money
 from gpubroker.model.places import Place, PostgresUrl
+from gpubroker.policy.budget import Budget, Limit, MachineLimit, Usage
 from gpubroker.policy.cooldown import Cooldown
 from gpubroker.policy.experience import Experience
+from gpubroker.policy.pricing import cost_so_far
 from gpubroker.policy.transitions import HELD, USED, allowed
 
 #: Characters kept of a text that may come from a vendor.
@@ -48,6 +51,15 @@ class OverLimit(Exception):
         super().__init__(
             f"{limit.name}: {asked} more would exceed {limit.amount}, of which {committed} is taken"
         )
+
+
+class NoPlace(Exception):
+    """As many machines are held as a limit allows; nothing was written."""
+
+    def __init__(self, limit: MachineLimit, held: int) -> None:
+        self.limit = limit
+        self.held = held
+        super().__init__(f"{limit.name}: {held} of {limit.machines} are held")
 
 
 class Ledger:
@@ -121,31 +133,67 @@ class Ledger:
 
     # ---- the life of a lease --------------------------------------------------------------
 
-    def reserve(self, lease: LeaseRow, limits: Iterable[Limit]) -> None:
+    def reserve(
+        self, lease: LeaseRow, limits: Iterable[Limit], machines: Iterable[MachineLimit] = ()
+    ) -> None:
         """Hold the worst case and write the intent: after this, and only then, a create may leave.
 
         Raises:
-            OverLimit: a limit does not allow it.
+            OverLimit: a limit on money does not allow it.
+            NoPlace: a limit on machines does not.
         """
         with self._store.transaction() as sql:
-            for limit in limits:
-                committed = _committed(sql, limit)
-                # As it will be written: rounded up to whole micro-dollars.
-                asked = Money.from_micros(lease.reserved.micros_up)
-                if committed + asked > limit.amount:
-                    raise OverLimit(limit, committed, asked)
-            values = lease_values(lease)
-            names = ", ".join(values)
-            sql.execute(
-                f"INSERT INTO leases ({names}) VALUES ({', '.join(':' + n for n in values)})",  # noqa: S608
-                values,
-            )
+            # As it will be written: rounded up to whole micro-dollars.
+            asked = Money.from_micros(lease.reserved.micros_up)
+            if (over := spending.exceeded(sql, limits, asked)) is not None:
+                raise OverLimit(*over, asked)
+            if (taken := spending.full(sql, machines)) is not None:
+                raise NoPlace(*taken)
+            _insert(sql, lease)
             _write_event(sql, lease, lease.created_at, "intent", None, lease.state, lease.title)
 
     def committed(self, limit: Limit) -> Money:
         """What is reserved and spent, together, by the leases that `limit` counts."""
         with self._store.reading() as sql:
-            return _committed(sql, limit)
+            return spending.committed(sql, limit)
+
+    def usages(self, limits: Iterable[Limit], now: float) -> tuple[list[Usage], list[LeaseRow]]:
+        """How full each limit is at Unix time `now`, and the open leases at that moment."""
+        with self._store.reading() as sql:
+            return spending.usages(sql, limits, now), spending.open_leases(sql)
+
+    def machines_held(self, limits: Iterable[MachineLimit]) -> list[tuple[MachineLimit, int]]:
+        """How many machines are held of those that each limit counts."""
+        with self._store.reading() as sql:
+            return spending.machines_held(sql, limits)
+
+    def costs(
+        self,
+        by: CostsBy,
+        budget: Budget,
+        *,
+        since: float | None = None,
+        until: float | None = None,
+        now: float,
+    ) -> Costs:
+        """What the leases asked for within [`since`, `until`) have cost, and how full limits are.
+
+        Args:
+            budget: the limits, and the time zone of days.
+            now: Unix seconds: what open leases have cost until then.
+        """
+        with self._store.reading() as sql:
+            return costing.costs(sql, by, budget, since, until, now)
+
+    def claim_alerts(self, names: Iterable[str], at: float) -> set[str]:
+        """Those alerts that nobody has told of yet. They are the caller's to tell."""
+        with self._store.transaction() as sql:
+            return spending.claim_alerts(sql, names, at)
+
+    def billed(self, provider: str, *, since: float) -> tuple[Money, Money]:
+        """USD counted, and USD billed instead, for leases that were settled from `since` on."""
+        with self._store.reading() as sql:
+            return spending.billed(sql, provider, since)
 
     def move(
         self,
@@ -199,6 +247,16 @@ class Ledger:
             _write_event(sql, now, at, "release requested", None, None, reason)
             return _lease(sql, lease.id)
 
+    def request_drain(self, lease: LeaseRow, at: float, reason: str) -> LeaseRow:
+        """Ask whoever holds a lease to give it up once no job runs on it. The first request stands."""
+        with self._store.transaction() as sql:
+            now = _current(sql, lease)
+            if now.drain_reason or not now.state.open:
+                return now
+            _update(sql, now, {"drain_reason": reason})
+            _write_event(sql, now, at, "drain requested", None, None, reason)
+            return _lease(sql, lease.id)
+
     def take_over(self, lease: LeaseRow, owner: str, at: float, detail: str) -> LeaseRow:
         """Make `owner` the holder: the epoch rises, and the former holder can change nothing.
 
@@ -216,12 +274,7 @@ class Ledger:
     def adopt(self, lease: LeaseRow, at: float, detail: str) -> None:
         """Write a lease for a machine that carries our mark but has no row here."""
         with self._store.transaction() as sql:
-            values = lease_values(lease)
-            names = ", ".join(values)
-            sql.execute(
-                f"INSERT INTO leases ({names}) VALUES ({', '.join(':' + n for n in values)})",  # noqa: S608
-                values,
-            )
+            _insert(sql, lease)
             _write_event(sql, lease, at, "found", None, lease.state, detail)
 
     def settle(self, lease: LeaseRow, billed: Money, at: float) -> LeaseRow:
@@ -233,7 +286,7 @@ class Ledger:
             now = _lease(sql, lease.id)
             if now.state is not LeaseState.RELEASED or now.settled_at is not None:
                 return now
-            _update(sql, now, {"spent": billed, "settled_at": at})
+            _update(sql, now, {"spent": billed, "counted": now.spent, "settled_at": at})
             detail = f"counted {now.spent}, billed {billed}"
             _write_event(sql, now, at, "settled", None, None, detail)
             return _lease(sql, lease.id)
@@ -261,14 +314,21 @@ class Ledger:
     def end_job(
         self, lease: LeaseRow, job_id: str, state: str, exit_code: int | None, at: float
     ) -> LeaseRow:
-        """A job ended, its results are safe: the lease is idle, unless it is being released."""
+        """A job ended, its results are safe: the lease is idle, unless it is being released.
+
+        It has cost what the lease has since the end of the job before it.
+        """
         with self._store.transaction() as sql:
-            sql.execute(
-                "UPDATE jobs SET state = :state, exit_code = :code, ended_at = :at"
-                " WHERE id = :id AND ended_at IS NULL",
-                {"id": job_id, "state": state, "code": exit_code, "at": at},
-            )
             now = _current(sql, lease)
+            of_others = _value(
+                sql, "SELECT COALESCE(SUM(cost), 0) FROM jobs WHERE lease_id = :id", {"id": now.id}
+            )
+            cost = max(0, cost_so_far(now, at).micros - int(of_others))
+            sql.execute(
+                "UPDATE jobs SET state = :state, exit_code = :code, ended_at = :at, cost = :cost"
+                " WHERE id = :id AND ended_at IS NULL",
+                {"id": job_id, "state": state, "code": exit_code, "at": at, "cost": cost},
+            )
             detail = state if exit_code is None else f"{state} {exit_code}"
             if now.state is LeaseState.BUSY:
                 return _move(sql, now, LeaseState.IDLE, at, "job ended", detail, {})
@@ -397,22 +457,14 @@ def _replace(sql: Sql, table: str, values: dict[str, Any]) -> None:
     )
 
 
-def _committed(sql: Sql, limit: Limit) -> Money:
-    # What is not said bounds nothing: a limit must never count nothing by mistake.
-    bounds = {
-        "request_id": "request_id = :request_id",
-        "since": "created_at >= :since",
-        "until": "created_at < :until",
-    }
-    where = " AND ".join(
-        clause for name, clause in bounds.items() if getattr(limit, name) is not None
+def _insert(sql: Sql, lease: LeaseRow) -> None:
+    values = lease_values(lease)
+    names = ", ".join(values)
+    sql.execute(
+        f"INSERT INTO leases ({names}) VALUES ({', '.join(':' + n for n in values)})",  # noqa: S608
+        values,
     )
-    micros = _value(
-        sql,
-        f"SELECT COALESCE(SUM(reserved + spent), 0) FROM leases WHERE {where or 'TRUE'}",  # noqa: S608
-        {"request_id": limit.request_id, "since": limit.since, "until": limit.until},
-    )
-    return Money.from_micros(int(micros))  # PostgreSQL adds up to a Decimal
+    spending.put_tags(sql, lease)
 
 
 def _lease(sql: Sql, lease_id: str) -> LeaseRow:

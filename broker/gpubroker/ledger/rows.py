@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from gpubroker.errors import ErrorKind, Scope
 from gpubroker.ledger.sql import Row
 from gpubroker.model.leases import LeaseRow, LeaseState, LedgerEvent
 from gpubroker.model.money import Money
+from gpubroker.policy.budget import Limit as Limit  # noqa: PLC0414 - callers look for it here
 from gpubroker.policy.cooldown import Cooldown
 from gpubroker.policy.experience import Experience
+
+#: Columns of a lease with micro-dollars in them.
+_MONEY: Final = ("hourly", "reserved", "spent", "counted")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,21 +34,6 @@ class Owner:
     closed_at: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Limit:
-    """The most that may be reserved and spent together, USD, by leases that it counts.
-
-    It counts the leases of one request, or those made within the half-open interval
-    [`since`, `until`) of Unix seconds.
-    """
-
-    name: str
-    amount: Money
-    request_id: str | None = None
-    since: float | None = None
-    until: float | None = None
-
-
 def _fields(kind: type[Any], row: Row) -> dict[str, Any]:
     """The columns that `kind` has fields for: a newer gpubroker may have added others."""
     return {name: row[name] for name in kind.__slots__}
@@ -54,8 +43,8 @@ def lease_from(row: Row) -> LeaseRow:
     """The lease that a row of ``leases`` describes."""
     values = _fields(LeaseRow, row)
     values["state"] = LeaseState(values["state"])
-    for name in ("hourly", "reserved", "spent"):
-        values[name] = Money.from_micros(values[name])
+    for name in _MONEY:
+        values[name] = None if values[name] is None else Money.from_micros(values[name])
     values["tags"] = tuple(values["tags"].split("\n")) if values["tags"] else ()
     return LeaseRow(**values)
 
@@ -65,8 +54,8 @@ def lease_values(lease: LeaseRow) -> dict[str, Any]:
     values: dict[str, Any] = {name: getattr(lease, name) for name in LeaseRow.__slots__}
     values["state"] = str(lease.state)
     # Rates and reservations are rounded up: what is held must cover what can be billed.
-    for name in ("hourly", "reserved", "spent"):
-        values[name] = values[name].micros_up
+    for name in _MONEY:
+        values[name] = None if values[name] is None else values[name].micros_up
     values["tags"] = "\n".join(lease.tags)
     return values
 

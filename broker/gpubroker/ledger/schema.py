@@ -79,10 +79,31 @@ def _m003_settlement(connection: Sql) -> None:
     )
 
 
+def _m004_budgets(connection: Sql) -> None:
+    """Limits by tag, alerts told, bills compared with what was counted, and what each job cost."""
+    connection.execute(
+        """CREATE TABLE lease_tags (
+        tag TEXT NOT NULL, lease_id TEXT NOT NULL, PRIMARY KEY (tag, lease_id))"""
+    )
+    tagged = list(connection.execute("SELECT id, tags FROM leases WHERE tags <> ''"))
+    for row in tagged:
+        for tag in dict.fromkeys(row["tags"].split("\n")):
+            connection.execute(
+                "INSERT INTO lease_tags (tag, lease_id) VALUES (:tag, :lease)",
+                {"tag": tag, "lease": row["id"]},
+            )
+    # By a name that says of which limit, window and fraction somebody was told.
+    connection.execute("CREATE TABLE alerts (name TEXT PRIMARY KEY, at DOUBLE PRECISION NOT NULL)")
+    connection.execute("ALTER TABLE leases ADD COLUMN counted BIGINT")
+    connection.execute("ALTER TABLE leases ADD COLUMN drain_reason TEXT NOT NULL DEFAULT ''")
+    connection.execute("ALTER TABLE jobs ADD COLUMN cost BIGINT NOT NULL DEFAULT 0")
+
+
 MIGRATIONS: Final[tuple[Callable[[Sql], None], ...]] = (
     _m001_first,
     _m002_memory,
     _m003_settlement,
+    _m004_budgets,
 )
 
 

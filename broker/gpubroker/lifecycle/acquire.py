@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 import anyio
@@ -24,8 +24,7 @@ from gpubroker.errors import (
     NoOfferFits,
     ProviderError,
 )
-from gpubroker.ledger.ledger import OverLimit
-from gpubroker.ledger.rows import Limit
+from gpubroker.ledger.ledger import NoPlace, OverLimit
 from gpubroker.lifecycle.attempt import Conditions, bring_up, intend, money_left
 from gpubroker.lifecycle.hold import Hold
 from gpubroker.lifecycle.parts import Parts
@@ -45,15 +44,14 @@ from gpubroker.model.leases import LeaseState
 from gpubroker.model.money import Money
 from gpubroker.model.offers import Offer
 from gpubroker.model.requirements import Requirements
+from gpubroker.policy.budget import Claim, limits, machine_limits
 from gpubroker.policy.cooldown import cooling
 from gpubroker.policy.fallback import after, rules_out
 from gpubroker.policy.plan import Market, Terms, plan
 from gpubroker.policy.policy import Policy
-from gpubroker.policy.pricing import spent
+from gpubroker.policy.pricing import CREATE_DEADLINE, spent
 from gpubroker.policy.retry import Step
 from gpubroker.policy.waiting import next_round
-from gpubroker.policy.windows import day_of
-from gpubroker.settings import Budget
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +62,6 @@ class Wish:
         wanted: the requirements, or several in order of preference.
         providers: names of those that may be asked.
         allowance: USD for this request, all attempts together; ``None`` is no limit.
-        budget: limits that the worst case must fit, besides `allowance`.
         lifetime: seconds that the machine may live, or ``None`` for the default.
         needed: seconds that the job needs at the least.
         secrets: secrets are meant for the machine: its identity must be proven.
@@ -78,7 +75,6 @@ class Wish:
     providers: frozenset[str]
     policy: Policy
     allowance: Money | None = None
-    budget: Budget = field(default_factory=Budget)
     lifetime: float | None = None
     needed: float = 0.0
     tags: tuple[str, ...] = ()
@@ -88,18 +84,29 @@ class Wish:
     earlier: DecisionRecord | None = None
 
 
-def day_limits(budget: Budget, now: float) -> list[Limit]:
-    """The limit of the day that `now` falls in, if there is one."""
-    if budget.day is None:
-        return []
-    since, until = day_of(now, budget.timezone)
-    return [Limit("budget of this day", budget.day, since=since, until=until)]
+async def _means(parts: Parts, claim: Claim) -> tuple[Money | None, dict[str, Money]]:
+    """USD that may still be spent on a lease, and the same where a provider has limits of its own."""
+    left_with: dict[str, Money] = {}
+    for name in parts.budget.provider:
+        left = await money_left(parts, limits(parts.budget, replace(claim, provider=name)))
+        if left is not None:
+            left_with[name] = left
+    return await money_left(parts, limits(parts.budget, claim)), left_with
 
 
-async def survey(
-    parts: Parts, wish: Wish, left: Money | None
-) -> tuple[tuple[Verdict, ...], tuple[ProviderProblem, ...]]:
-    """Ask all providers, and judge every offer: the verdicts, and who gave no usable answer."""
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """The verdict on every offer, who gave no usable answer, and what may still be spent, USD."""
+
+    verdicts: tuple[Verdict, ...]
+    problems: tuple[ProviderProblem, ...]
+    left: Money | None
+
+
+async def survey(parts: Parts, wish: Wish, request_id: str) -> Survey:
+    """Ask all providers, and judge every offer."""
+    claim = Claim(at=parts.now(), request_id=request_id, tags=wish.tags, allowance=wish.allowance)
+    left, left_with = await _means(parts, claim)
     await parts.recall.read(parts.ledger)
     quotes = await ask_all(parts, wish.wanted, wish.providers, wish.policy)
     now = parts.now()
@@ -110,20 +117,18 @@ async def survey(
         memory=parts.recall.memory(now),
         now=now,
     )
-    terms = Terms(wish.lifetime, wish.needed, left, wish.reached)
+    terms = Terms(wish.lifetime, wish.needed, left, wish.reached, left_with)
     verdicts = plan(market, wish.wanted, terms, wish.policy.rank, wish.policy.work)
-    return verdicts, tuple(quotes.problems)
+    return Survey(verdicts, tuple(quotes.problems), left)
 
 
 async def look(parts: Parts, wish: Wish) -> DecisionRecord:
     """What would be tried now, and in which order. Rents nothing, writes nothing."""
-    left = await money_left(parts, day_limits(wish.budget, parts.now()))
-    if wish.allowance is not None:
-        left = wish.allowance if left is None or wish.allowance < left else left
-    verdicts, problems = await survey(parts, wish, left)
+    # No request has an empty id, so that nothing is spent of its allowance.
+    seen = await survey(parts, wish, "")
     wanted = ", or ".join(map(str, wish.wanted))
     return DecisionRecord(
-        id="", wanted=wanted, asked_at=parts.now(), verdicts=verdicts, problems=problems
+        id="", wanted=wanted, asked_at=parts.now(), verdicts=seen.verdicts, problems=seen.problems
     )
 
 
@@ -142,12 +147,7 @@ class Acquisition:
         )
         self._before = len(self.record.attempts)
         self._ruled_out: set[str] = set()
-
-    def _limits(self) -> list[Limit]:
-        """What the worst case must fit now: a day ends while a request is under way."""
-        own, id_ = self._wish.allowance, self.record.id
-        mine = [] if own is None else [Limit("budget of this job", own, request_id=id_)]
-        return [*mine, *day_limits(self._wish.budget, self._parts.now())]
+        self._given_up: list[Hold] = []
 
     async def machine(self) -> tuple[Hold, Requirements]:
         """A running machine, and which of the requirements it meets.
@@ -173,7 +173,9 @@ class Acquisition:
             rounds += 1
             try:
                 return await self._round()
-            except (NoOfferFits, AttemptsExhausted) as error:
+            except (NoOfferFits, AttemptsExhausted, BudgetExceeded) as error:
+                if isinstance(error, BudgetExceeded) and not isinstance(error.__cause__, NoPlace):
+                    raise  # waiting brings no money, but places
                 pause = next_round(
                     rounds,
                     anyio.current_time() - began,
@@ -189,10 +191,13 @@ class Acquisition:
 
     async def _round(self) -> tuple[Hold, Requirements]:  # noqa: RET503 - `_fail` never returns
         last: ProviderError | None = None
+        full: dict[str | None, NoPlace] = {}
         verdicts = await self._plan()
         for index, verdict in enumerate(verdicts):
             offer = verdict.offer
             if last is not None and self._condemned(offer):
+                continue
+            if None in full or offer.provider in full:
                 continue
             if self._parts.is_taken(offer):
                 continue
@@ -207,23 +212,31 @@ class Acquisition:
                 if self._attempts_made() >= self._policy.retry.max_attempts:
                     break
             except OverLimit as over:
-                if verdict is verdicts[-1] and last is None:
+                if verdict is verdicts[-1] and last is None and not full:
                     self._fail(BudgetExceeded, str(over))
+            except NoPlace as taken:
+                full[taken.limit.provider] = taken
             else:
                 self._explain_winner(offer)
                 return hold, self._wish.wanted[verdict.alternative]
+        if full and last is None:
+            first = next(iter(full.values()))
+            self._fail(BudgetExceeded, str(first), first)
         self._fail(AttemptsExhausted, self._attempts_text(), last)
 
     async def _plan(self) -> list[Verdict]:
         """The offers to try, best first."""
-        left = await money_left(self._parts, self._limits())
-        verdicts, problems = await survey(self._parts, self._wish, left)
-        self.record = replace(self.record, verdicts=verdicts, problems=problems)
-        ranked = [verdict for verdict in verdicts if verdict.rejection is None]
+        seen = await survey(self._parts, self._wish, self.record.id)
+        self.record = replace(self.record, verdicts=seen.verdicts, problems=seen.problems)
+        ranked = [verdict for verdict in seen.verdicts if verdict.rejection is None]
         if not ranked:
-            reasons = {v.rejection.constraint for v in verdicts if v.rejection is not None}
-            if Constraint.BUDGET in reasons:
-                self._fail(BudgetExceeded, f"{left} may still be spent, and nothing fits that")
+            short = [
+                v.rejection
+                for v in seen.verdicts
+                if v.rejection is not None and v.rejection.constraint is Constraint.BUDGET
+            ]
+            if short:
+                self._fail(BudgetExceeded, f"nothing fits what may still be spent: {short[0]}")
             self._fail(NoOfferFits, self._no_offer_text())
         return ranked
 
@@ -296,13 +309,15 @@ class Acquisition:
             request_id=self.record.id,
             lifetime=wish.lifetime,
             needed=wish.needed,
-            limits=self._limits(),
+            allowance=wish.allowance,
             timeout=self._policy.attempt_timeout,
             tags=wish.tags,
             secrets=wish.secrets,
             job=wish.job,
         )
+        tried = True
         try:
+            await self._until_given_up()
             hold = held = await intend(
                 parts, self._supervisor, offer, requirements.image, conditions
             )
@@ -323,10 +338,23 @@ class Acquisition:
         except OverLimit as error:
             state, reason = AttemptState.REFUSED_BUDGET, str(error)
             raise
+        except NoPlace:
+            tried = False
+            raise
         finally:
             if held is not None and state is not AttemptState.WON:
                 self._supervisor.request_release(held, reason)
-            self._note_attempt(offer, held, started, state, failure, reason)
+                self._given_up.append(held)
+            if tried:
+                self._note_attempt(offer, held, started, state, failure, reason)
+
+    async def _until_given_up(self) -> None:
+        """Where machines are limited, the one that has just failed must not be in the way."""
+        budget, tags = self._parts.budget, self._wish.tags
+        if self._given_up and machine_limits(budget, budget.provider, tags):
+            with anyio.move_on_after(CREATE_DEADLINE):
+                for hold in self._given_up:
+                    await hold.acknowledged()
 
     def _attempts_made(self) -> int:
         return len(self.record.attempts) - self._before

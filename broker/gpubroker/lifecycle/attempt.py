@@ -10,7 +10,6 @@ import anyio
 
 from gpubroker.errors import ErrorKind, LeaseReleased, ProviderError, Scope
 from gpubroker.ledger.ledger import OverLimit
-from gpubroker.ledger.rows import Limit
 from gpubroker.lifecycle.hold import Hold
 from gpubroker.lifecycle.link import Link
 from gpubroker.lifecycle.parts import Parts
@@ -27,6 +26,7 @@ from gpubroker.model.offers import Offer
 from gpubroker.model.requirements import Requirements
 from gpubroker.model.results import JobState
 from gpubroker.policy import probe
+from gpubroker.policy.budget import Claim, Limit, limits, machine_limits
 from gpubroker.policy.handover import planned_jobs
 from gpubroker.policy.pricing import lifetime_within, worst_case
 
@@ -39,7 +39,7 @@ class Conditions:
         request_id: of the request that it is part of.
         lifetime: seconds that the machine may live, or ``None`` for the default.
         needed: seconds that the job needs at the least.
-        limits: what the worst case must fit.
+        allowance: USD for the whole request; ``None`` is no limit besides the broker's own.
         timeout: seconds from the create to a machine that runs; ``None`` for no limit beyond the
             provider's boot time-out.
         secrets: secrets are meant for the machine.
@@ -49,7 +49,7 @@ class Conditions:
     request_id: str
     lifetime: float | None
     needed: float
-    limits: Sequence[Limit]
+    allowance: Money | None
     timeout: float | None
     tags: tuple[str, ...]
     secrets: bool = False
@@ -72,21 +72,32 @@ async def intend(
     """Reserve the worst case and write the intent. Nothing leaves before this is durable.
 
     Raises:
-        OverLimit: a limit does not allow it.
+        OverLimit: a limit on money does not allow it. NoPlace: one on machines does not.
         BrokerClosed: the broker is closing.
         ProviderError: this system has no SSH client.
     """
     provider = parts.providers[offer.provider]
-    left = await money_left(parts, conditions.limits)
+    now, lease_id, tags = parts.now(), parts.new_id("lease"), conditions.tags
+    # The windows that it counts in are those of its row, also where one ends at this moment.
+    claim = Claim(
+        at=now,
+        request_id=conditions.request_id,
+        lease_id=lease_id,
+        provider=provider.name,
+        tags=tags,
+        allowance=conditions.allowance,
+    )
+    bounds = limits(parts.budget, claim)
+    machines = machine_limits(parts.budget, [provider.name], tags)
+    left = await money_left(parts, bounds)
     lifetime = lifetime_within(
         offer.price, provider.facts, wanted=conditions.lifetime, needed=conditions.needed, left=left
     )
-    now = parts.now()
     if lifetime is None:
         asked = worst_case(offer.price, conditions.lifetime or 60.0, provider.facts)
         raise OverLimit(Limit("budget", left or Money(0)), Money(0), asked)
     row = LeaseRow(
-        id=parts.new_id("lease"),
+        id=lease_id,
         request_id=conditions.request_id,
         provider=provider.name,
         state=LeaseState.REQUESTED,
@@ -102,9 +113,9 @@ async def intend(
         spent=Money(0),
         created_at=now,
         deadline=now + lifetime,
-        tags=conditions.tags,
+        tags=tags,
     )
-    hold = Hold(row, provider, offer, image)
+    hold = Hold(row, provider, offer, image, conditions.allowance)
     # From the reservation to the create nothing else is awaited: a sweep in between would find a
     # lease that nobody sees to.
     if provider.facts.ssh:
@@ -112,7 +123,7 @@ async def intend(
     try:
         await supervisor.beat()
         supervisor.check_open()
-        await parts.ledger(lambda ledger: ledger.reserve(row, conditions.limits))
+        await parts.ledger(lambda ledger: ledger.reserve(row, bounds, machines))
     except BaseException:
         if hold.link is not None:
             hold.link.discard()

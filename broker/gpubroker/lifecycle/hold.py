@@ -8,6 +8,7 @@ from gpubroker.errors import ProviderError
 from gpubroker.lifecycle.link import Link
 from gpubroker.model.leases import LeaseRow, ReleaseState
 from gpubroker.model.machines import Machine
+from gpubroker.model.money import Money
 from gpubroker.model.offers import Offer
 from gpubroker.plugins import Provider
 from gpubroker.transport.channel import Channel
@@ -25,13 +26,22 @@ class Hold:
         link: the way to it over SSH, where its provider's machines are reached so.
         release_reason: why its release was asked for. Absorbing: once set, the lease is of no
             further use to its holder, whatever the ledger says by then.
+        allowance: USD for the request that it is part of; ``None`` is no limit.
+        drain_reason: why it is to be given up as soon as no job runs on it; empty if it is not.
         lost: it was asked for because the machine went away by itself.
     """
 
     def __init__(
-        self, row: LeaseRow, provider: Provider, offer: Offer, image: str | None = None
+        self,
+        row: LeaseRow,
+        provider: Provider,
+        offer: Offer,
+        image: str | None = None,
+        allowance: Money | None = None,
     ) -> None:
         self.row = row
+        self.allowance = allowance
+        self.drain_reason = ""
         self.image = image
         self.provider = provider
         self.offer = offer

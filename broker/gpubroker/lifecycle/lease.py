@@ -28,10 +28,10 @@ from gpubroker.model.decisions import DecisionRecord
 from gpubroker.model.events import EventKind
 from gpubroker.model.jobs import Job
 from gpubroker.model.leases import LeaseState, ReleaseState
-from gpubroker.model.money import Money
+from gpubroker.model.money import ZERO, Money
 from gpubroker.model.requirements import Requirements
 from gpubroker.model.results import HostIdentity, JobState, Result, Timings
-from gpubroker.policy.pricing import spent
+from gpubroker.policy.pricing import cost_so_far, spent
 from gpubroker.transport.job_io import OutputCallback
 
 
@@ -63,6 +63,7 @@ class AsyncLease:
         self._setup_seconds = 0.0
         self._release_wait = release_wait
         self._release_seconds = 0.0
+        self._charged = ZERO
         self._turn = anyio.Lock()
 
     def __repr__(self) -> str:
@@ -122,7 +123,9 @@ class AsyncLease:
             on_output: called with ``"stdout"`` or ``"stderr"`` and each piece of output.
 
         Returns:
-            The result. A job that failed is a result too; ``result.check()`` raises for it.
+            The result. A job that failed is a result too; ``result.check()`` raises for it. It
+            costs what the lease has cost since the end of the job before it; the first one bears
+            boot and set-up.
 
         Raises:
             LeaseReleased: the lease has been given up.
@@ -167,7 +170,9 @@ class AsyncLease:
                 # A result in hand outweighs its line in the record.
                 self._emit(EventKind.ALARM, f"the end of {job_id} could not be recorded: {error}")
                 self.release("its record cannot be kept")
-            result = self._result(job_id, run)
+            result = replace(self._result(job_id, run), cost=self._charge(ended))
+            if hold.drain_reason:
+                self.release(hold.drain_reason)
             self._emit(EventKind.JOB_ENDED, result.failure or "exit code 0")
         if result.state is JobState.LOST:
             raise MachineLost(f"{self.provider}: {result.failure}", result)
@@ -274,8 +279,9 @@ class AsyncLease:
         )
 
     def _check_held(self) -> None:
-        if self._hold.release_reason is not None:
-            raise LeaseReleased(self.id, self._hold.release_reason)
+        reason = self._hold.release_reason or self._hold.drain_reason
+        if reason:
+            raise LeaseReleased(self.id, reason)
 
     def _check_secrets(self, job: Job) -> None:
         if job.secrets and self.host_identity is HostIdentity.FIRST_USE:
@@ -290,6 +296,7 @@ class AsyncLease:
     def _end_badly(self, job_id: str, state: str) -> None:
         """Put on record that a job was left, without an await: a cancellation is on its way out."""
         row, at = self._hold.row, self._parts.now()
+        self._charge(at)
         try:
             self._hold.update(
                 self._parts.ledger.at_once(
@@ -298,6 +305,13 @@ class AsyncLease:
             )
         except (LedgerError, BrokerClosed) as error:
             self._emit(EventKind.ALARM, f"the end of {job_id} could not be recorded: {error}")
+
+    def _charge(self, at: float) -> Money:
+        """USD since the end of the job before, which a job that ended at `at` has cost."""
+        so_far = cost_so_far(self._hold.row, at)
+        share = max(ZERO, so_far - self._charged, key=lambda money: money.amount)
+        self._charged += share
+        return share
 
     def _result(self, job_id: str, run: Run) -> Result:
         return Result(

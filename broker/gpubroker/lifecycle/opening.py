@@ -58,6 +58,7 @@ async def open_parts(
         identity=Identity.own(f"broker-{source.getrandbits(48):012x}"),
         now=now,
         source=source,
+        budget=settings.budget,
     )
     await _open_providers(stack, parts, settings, plugins, deadlines)
     return parts

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gpubroker.ledger.access import LedgerAccess
 from gpubroker.lifecycle.owner import Identity
 from gpubroker.lifecycle.readings import Readings
 from gpubroker.lifecycle.recall import Recall
-from gpubroker.model.events import Event, EventKind
+from gpubroker.model.events import BudgetAlert, Event, EventKind
 from gpubroker.model.marks import Mark
 from gpubroker.model.offers import Offer
 from gpubroker.plugins import BrokenPlugin, Provider
+from gpubroker.policy.budget import Budget
 
 if TYPE_CHECKING:
     from gpubroker.lifecycle.hold import Hold
     from gpubroker.lifecycle.quoting import Asking
+
+#: Where what a program should log goes, if it logs.
+_log: Final = logging.getLogger("gpubroker")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -29,6 +34,7 @@ class Parts:
         identity: which process this is, for the owner row.
         now: reads the wall clock, Unix seconds. Waiting goes by the event loop's own clock.
         source: all randomness: ids, marks, jitter.
+        budget: the limits that hold for all of it.
         taken: offers of which there is one that this broker rents, or is about to: by provider and
             offer, with the hold once there is one.
         asking: the quotes that are under way.
@@ -44,6 +50,7 @@ class Parts:
     identity: Identity
     now: Callable[[], float]
     source: random.Random
+    budget: Budget = field(default_factory=Budget)
     providers: dict[str, Provider] = field(default_factory=dict[str, Provider])
     readings: dict[str, Readings] = field(default_factory=dict[str, Readings])
     taken: dict[tuple[str, str], Hold | None] = field(
@@ -62,9 +69,19 @@ class Parts:
         *,
         provider: str | None = None,
         lease_id: str | None = None,
+        alert: BudgetAlert | None = None,
     ) -> None:
-        """Tell every listener what happened."""
-        event = Event(at=self.now(), kind=kind, text=text, provider=provider, lease_id=lease_id)
+        """Tell every listener what happened; of budgets, the program's log too."""
+        event = Event(
+            at=self.now(),
+            kind=kind,
+            text=text,
+            provider=provider,
+            lease_id=lease_id,
+            alert=alert,
+        )
+        if alert is not None:
+            _log.warning("%s", text)
         for listener in tuple(self.listeners):
             try:
                 listener(event)

@@ -7,6 +7,7 @@ import anyio
 from gpubroker.errors import ErrorKind, ProviderError, Scope
 from gpubroker.lifecycle.hold import Hold
 from gpubroker.lifecycle.parts import Parts
+from gpubroker.lifecycle.prices import risen
 from gpubroker.lifecycle.readings import Reading
 from gpubroker.model.events import EventKind
 from gpubroker.model.machines import Machine, MachineState
@@ -55,6 +56,9 @@ class _Boot:
         self._absent, self._last_absent = 0, float("-inf")
         self._hold.machine = machine
         self._note_progress(machine)
+        # As soon as it is seen, since it bills at that price already.
+        if (dearer := await risen(self._parts, self._hold, machine)) is not None:
+            raise _broken(dearer)
         if machine.state in (MachineState.BROKEN, MachineState.STOPPED):
             raise _broken(
                 f"the machine is {machine.state}: {machine.progress or 'no reason given'}"
@@ -88,7 +92,6 @@ class _Boot:
         now, link = anyio.current_time(), self._hold.link
         if self._running_since is None:
             self._running_since = self._since = now
-            await _check_price(self._parts, self._hold, machine)
         if link is None:
             return True
         why = await link.reach(self._hold.provider, machine, now - self._running_since)
@@ -100,21 +103,6 @@ class _Boot:
     def _emit(self, text: str) -> None:
         hold = self._hold
         self._parts.emit(EventKind.BOOTING, text, provider=hold.provider.name, lease_id=hold.row.id)
-
-
-async def _check_price(parts: Parts, hold: Hold, machine: Machine) -> None:
-    """Book the delivered price; one above the agreed one is not accepted."""
-    agreed = hold.offer.price.hourly
-    if machine.hourly is None or machine.hourly <= agreed:
-        return
-    lease, delivered = hold.row, machine.hourly
-    text = f"agreed on {agreed}/h, delivered at {delivered}/h"
-    hold.update(
-        await parts.ledger(
-            lambda ledger: ledger.note(lease, parts.now(), "price rose", text, hourly=delivered)
-        )
-    )
-    raise ProviderError(f"the price rose: {text}", kind=ErrorKind.CAPACITY, scope=Scope.OFFER)
 
 
 def _broken(message: str) -> ProviderError:

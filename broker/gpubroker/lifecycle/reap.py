@@ -20,6 +20,7 @@ from gpubroker.errors import (
 )
 from gpubroker.lifecycle.hold import Hold
 from gpubroker.lifecycle.parts import Parts
+from gpubroker.lifecycle.prices import risen
 from gpubroker.lifecycle.readings import Reading
 from gpubroker.lifecycle.release import (
     found,
@@ -28,6 +29,7 @@ from gpubroker.lifecycle.release import (
     watch_over,
 )
 from gpubroker.lifecycle.settling import Settling
+from gpubroker.lifecycle.spending import Spending
 from gpubroker.lifecycle.supervise import Supervisor
 from gpubroker.model.events import EventKind
 from gpubroker.model.leases import LeaseRow, LeaseState
@@ -35,9 +37,10 @@ from gpubroker.model.machines import Machine, MachineState
 from gpubroker.model.marks import Mark
 from gpubroker.model.money import Money
 from gpubroker.policy.backoff import delay
+from gpubroker.policy.budget import AtLimit
 from gpubroker.policy.retry import Retry
 from gpubroker.policy.sweeping import Finding, Scene, Verdict, brake, sweep
-from gpubroker.policy.transitions import HELD
+from gpubroker.policy.transitions import HELD, USED
 
 SWEEP_EVERY = 30.0
 """Seconds between two sweeps of a broker that has leases open."""
@@ -70,6 +73,7 @@ class Reaper:
     def __init__(self, parts: Parts, supervisor: Supervisor) -> None:
         self._parts = parts
         self._supervisor = supervisor
+        self.spending = Spending(parts, supervisor)
         self._settling = Settling(parts)
         self._doubted: dict[tuple[Finding, str], tuple[int, float]] = {}
         self._surplus: set[str] = set()
@@ -84,7 +88,7 @@ class Reaper:
                 if not self.done.is_set() or await self._anything_open():
                     await self.sweep_all()
                 else:
-                    await self._settling.settle_all()
+                    await self._account()
             except LedgerError as error:
                 self._parts.emit(EventKind.ALARM, f"a sweep failed: {error}")
             self.done.set()
@@ -95,7 +99,7 @@ class Reaper:
         return bool(await self._parts.ledger.insist(lambda ledger: ledger.leases(limit=1)))
 
     async def sweep_all(self) -> list[Swept]:
-        """One pass over every provider, all at once; then what they billed is put on record."""
+        """One pass over every provider, all at once; then a look at what they bill."""
         results: list[Swept] = []
 
         async def one(name: str) -> None:
@@ -110,8 +114,13 @@ class Reaper:
                 # Without an account there is nothing to list, unless there was one.
                 if "inventory" in provider.hooks and (provider.has_account or name in held):
                     tasks.start_soon(one, name)
-        await self._settling.settle_all()
+        await self._account()
         return sorted(results, key=lambda swept: swept.provider)
+
+    async def _account(self) -> None:
+        """Put what was billed on record, and see what that makes of the limits."""
+        await self._settling.settle_all()
+        await self.spending.look()
 
     async def sweep(self, name: str) -> Swept:
         """One pass over one provider: its list first, the ledger second."""
@@ -139,6 +148,7 @@ class Reaper:
                 continue
             if lease is not None:
                 started.append(lease.id)
+        await self._compare_prices(reading)
         # What was not found again has cleared itself up.
         self._doubted = {
             key: n
@@ -148,6 +158,22 @@ class Reaper:
         at = reading.wall
         await parts.ledger.insist(lambda ledger: ledger.put_swept(name, at))
         return Swept(provider=name, complete=True, verdicts=tuple(verdicts), started=tuple(started))
+
+    async def _compare_prices(self, reading: Reading) -> None:
+        """End what has become dearer than agreed: after its job, or at once where limits say so."""
+        for hold in tuple(self._supervisor.holds.values()):
+            machine = reading.machines.get(hold.row.machine_id or "")
+            if machine is None or hold.row.provider != machine.provider or hold.release_reason:
+                continue
+            try:
+                dearer = await risen(self._parts, hold, machine)
+            except LedgerError as error:
+                self._parts.emit(EventKind.ALARM, f"a price could not be booked: {error}")
+                continue
+            if dearer is not None and self._parts.budget.at_limit is AtLimit.RELEASE:
+                self._supervisor.request_release(hold, dearer)
+            elif dearer is not None and hold.row.state in USED:
+                await self._supervisor.drain(hold, dearer)
 
     async def _scene(self, name: str, reading: Reading) -> Scene:
         parts = self._parts
@@ -323,6 +349,7 @@ class Reaper:
         while self._releasing:
             self._released = anyio.Event()
             await self._released.wait()
+        await self.spending.look()
 
     async def adopt(self, provider: str, machine_id: str) -> LeaseRow:
         """Write a row for a machine that carries our mark but has none, and release it.

@@ -7,6 +7,7 @@ run in several processes at once, and again after any interruption.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import anyio
 
@@ -19,7 +20,7 @@ from gpubroker.model.marks import Mark
 from gpubroker.model.money import Money
 from gpubroker.plugins import Provider
 from gpubroker.policy.backoff import delay, quarantines
-from gpubroker.policy.pricing import spent, still_held
+from gpubroker.policy.pricing import held_unseen, spent, still_held
 
 #: Failed inventories in a row after which an unproven release is an alarm: about a minute's worth.
 _UNPROVEN_ALARM = 6
@@ -54,6 +55,10 @@ async def release_machine(
             lease_id=lease.id,
         )
     closed, now = lease, parts.now()
+    cost = spent(closed, now)
+    if 0 < closed.reserved.micros < cost.micros_up:
+        text = f"{machine.id} cost {cost}, more than the {closed.reserved} that was reserved for it"
+        parts.emit(EventKind.ALARM, text, provider=lease.provider, lease_id=lease.id)
     lease = await parts.ledger.insist(
         lambda ledger: ledger.move(
             closed,
@@ -63,7 +68,7 @@ async def release_machine(
             "proven gone",
             ended_at=now,
             reserved=Money(0),
-            spent=spent(closed, now),
+            spent=cost,
         )
     )
     on_change(lease)
@@ -85,7 +90,7 @@ async def _not_gone(parts: Parts, lease: LeaseRow, machine: Machine) -> LeaseRow
             "still listed",
             machine.id,
             acknowledged_at=None,
-            reserved=still_held(lease, _margin(parts, lease), at),
+            reserved=still_held(lease, release_margin(parts, lease), at),
         )
     )
 
@@ -146,7 +151,7 @@ async def _failing(
                 "cannot release",
                 text,
                 problem=text,
-                reserved=still_held(lease, _margin(parts, lease), now),
+                reserved=still_held(lease, release_margin(parts, lease), now),
             )
         )
         parts.emit(
@@ -156,7 +161,7 @@ async def _failing(
             lease_id=lease.id,
         )
         return lease
-    held = still_held(lease, _margin(parts, lease), now)
+    held = still_held(lease, release_margin(parts, lease), now)
     if lease.problem == text and held == lease.reserved:
         return lease
     return await parts.ledger.insist(
@@ -164,8 +169,8 @@ async def _failing(
     )
 
 
-def _margin(parts: Parts, lease: LeaseRow) -> float:
-    """Seconds that a machine is taken to go on billing after any moment."""
+def release_margin(parts: Parts, lease: LeaseRow) -> float:
+    """Seconds that a lease's machine is taken to go on billing after any moment."""
     provider = parts.providers.get(lease.provider)
     return 120.0 if provider is None else provider.facts.release_margin
 
@@ -252,12 +257,14 @@ async def found(
         if lease.release_requested_at is None and lease.state is LeaseState.UNKNOWN
         else LeaseState.RELEASING
     )
-    asked: dict[str, float | str | None] = {"accepted_at": _made_at(machine, lease, now)}
+    made_at = _made_at(machine, lease, now)
+    asked: dict[str, float | str | None] = {"accepted_at": made_at}
     if target is LeaseState.RELEASING and lease.release_requested_at is None:
         asked |= {"release_requested_at": now, "release_reason": "late create"}
     if not lease.state.open:
         # It has risen, so its destroy was none: it has billed all along.
         asked |= {"acknowledged_at": None, "ended_at": None, "settled_at": None}
+    held = still_held(replace(lease, accepted_at=made_at), release_margin(parts, lease), now)
     row = await parts.ledger.insist(
         lambda ledger: ledger.move(
             lease,
@@ -266,7 +273,7 @@ async def found(
             "found",
             machine.id,
             machine_id=machine.id,
-            reserved=still_held(lease, _margin(parts, lease), now),
+            reserved=held,
             **asked,
         )
     )
@@ -293,14 +300,14 @@ async def never_seen(
     """Give a create up that nothing was ever seen of; part of its money stays held for a while."""
     facts = _provider(parts, lease).facts
     now = parts.now()
-    held = lease.hourly * (facts.release_margin / 3600)
+    held = held_unseen(lease, facts)
     row = await parts.ledger.insist(
         lambda ledger: ledger.move(
             lease,
             LeaseState.LATE_WATCH,
             now,
             "never seen",
-            reserved=min(held, lease.reserved, key=lambda money: money.amount),
+            reserved=held,
         )
     )
     if facts.late_create_watch == 0:

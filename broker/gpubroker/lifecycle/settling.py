@@ -7,7 +7,8 @@ from gpubroker.lifecycle.parts import Parts
 from gpubroker.model.events import EventKind
 from gpubroker.model.leases import LeaseRow
 from gpubroker.model.money import Money
-from gpubroker.policy.pricing import is_surprising
+from gpubroker.policy.pricing import DRIFT_OVER, drifts, is_surprising
+from gpubroker.policy.windows import day_of
 
 #: Seconds after which a bill that never came is waited for no more.
 _LONGEST = 7 * 86_400.0
@@ -44,17 +45,35 @@ class Settling:
         except ProviderError:
             return  # asked again with the next sweep
         billed = {charge.machine_id: charge.amount for charge in charges}
+        booked: list[bool] = []
         for row in due:
             amount = billed.get(row.machine_id or "")
             if amount is None or amount < Money(0):
                 self._asked[row.id] = now
             else:
-                await self._book(row, amount)
+                booked.append(await self._book(row, amount))
+        if booked and not any(booked):
+            await self._compare(name)
 
-    async def _book(self, row: LeaseRow, amount: Money) -> None:
+    async def _book(self, row: LeaseRow, amount: Money) -> bool:
+        """Settle one lease; returns whether that was worth an alarm."""
         parts, now = self._parts, self._parts.now()
         settled = await parts.ledger.insist(lambda ledger: ledger.settle(row, amount, now))
         text = f"{row.machine_id} was billed at {amount}; {row.spent} had been counted"
         surprising = settled.settled_at == now and is_surprising(row.spent, amount)
         kind = EventKind.ALARM if surprising else EventKind.SETTLED
         parts.emit(kind, text, provider=row.provider, lease_id=row.id)
+        return surprising
+
+    async def _compare(self, name: str) -> None:
+        """Raise an alarm, once a day, where bills and counts of a provider drift apart."""
+        parts, now = self._parts, self._parts.now()
+        since, until = now - DRIFT_OVER, now
+        counted, billed = await parts.ledger.insist(lambda ledger: ledger.billed(name, since=since))
+        if not drifts(counted, billed):
+            return
+        day, _ = day_of(until, parts.budget.timezone)
+        mark = f"drift of {name}/{day:.0f}"
+        if await parts.ledger.insist(lambda ledger: ledger.claim_alerts([mark], until)):
+            text = f"{name} billed {billed} in 30 days, and {counted} had been counted"
+            parts.emit(EventKind.ALARM, text, provider=name)

@@ -39,7 +39,7 @@ def statuses(parts: Parts, settings: Settings, *, limited: bool) -> list[Provide
     """Every installed provider, those that could not be opened included, by name.
 
     Args:
-        limited: a spending limit is set somewhere.
+        limited: a spending limit holds for what is asked, besides those in the settings.
     """
     broken = [
         ProviderStatus(name=plugin.name, origin=plugin.origin, on=False, why=plugin.problem)
@@ -75,7 +75,7 @@ def _status(parts: Parts, provider: Provider, settings: Settings, limited: bool)
         account,
         named=provider.given or builtin or options.get("enabled") == "true",
         keyed=provider.given or account.key is not None or account.url is not None,
-        limited=limited,
+        limited=limited or settings.budget.bounds(provider.name),
         real=not provider.given and account.url is None,
         under_test="pytest" in sys.modules,
         disabled=options.get("enabled") == "false",

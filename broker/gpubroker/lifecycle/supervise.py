@@ -25,7 +25,7 @@ from gpubroker.lifecycle.owner import HEARTBEAT
 from gpubroker.lifecycle.parts import Parts
 from gpubroker.lifecycle.release import release_machine, resolve_unknown
 from gpubroker.model.events import EventKind
-from gpubroker.model.leases import LeaseState
+from gpubroker.model.leases import LeaseRow, LeaseState
 from gpubroker.model.machines import Machine, Order
 from gpubroker.model.money import Money
 
@@ -212,6 +212,19 @@ class Supervisor:
             EventKind.RELEASING, reason, provider=hold.row.provider, lease_id=hold.row.id
         )
 
+    async def drain(self, hold: Hold, reason: str) -> None:
+        """Give a lease up as soon as no job runs on it: at once, or when its job has ended."""
+        if hold.row.state is not LeaseState.BUSY:
+            self.request_release(hold, reason)
+            return
+        # In memory first: the job may end while the record is written.
+        hold.drain_reason = hold.drain_reason or reason
+        lease, now = hold.row, self._parts.now()
+        with suppress(LedgerError):
+            hold.update(
+                await self._parts.ledger(lambda ledger: ledger.request_drain(lease, now, reason))
+            )
+
     async def _release(self, hold: Hold) -> None:
         try:
             await hold.answered.wait()
@@ -286,15 +299,18 @@ class Supervisor:
             await anyio.sleep(HEARTBEAT)
 
     async def _notice_losses(self) -> None:
-        """Let go of leases that another process has taken over."""
+        """Let go of leases that another process has taken over, or asked to be given up."""
         for hold in tuple(self.holds.values()):
-            if not await self._still_ours(hold):
+            row = await self._row(hold.row.id)
+            if row is None or row.epoch != hold.row.epoch:
                 self.request_release(hold, "another process has taken it over")
+            elif row.release_requested_at is not None:
+                self.request_release(hold, row.release_reason)
+            elif row.drain_reason:
+                await self.drain(hold, row.drain_reason)
 
-    async def _still_ours(self, hold: Hold) -> bool:
-        lease_id, epoch = hold.row.id, hold.row.epoch
-        row = await self._parts.ledger.insist(lambda ledger: ledger.lease(lease_id))
-        return row is not None and row.epoch == epoch
+    async def _row(self, lease_id: str) -> LeaseRow | None:
+        return await self._parts.ledger.insist(lambda ledger: ledger.lease(lease_id))
 
     async def beat(self) -> None:
         """Say on record that this broker lives, if that was not said just now.

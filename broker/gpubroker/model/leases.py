@@ -50,7 +50,8 @@ class LeaseRow:
         deadline: when the machine must be gone, whatever else happens.
         acknowledged_at: when the provider accepted the destroy.
         settled_at: when what the vendor billed was put on record as spent; until then that is what
-            was counted here.
+            was counted here. counted: USD that had been counted until then.
+        drain_reason: why it is to be given up as soon as no job runs on it; empty if it is not.
         suspected_at: when a sweep first found its owner missing.
     """
 
@@ -80,6 +81,8 @@ class LeaseRow:
     settled_at: float | None = None
     problem: str = ""
     tags: tuple[str, ...] = ()
+    counted: Money | None = None
+    drain_reason: str = ""
 
     @property
     def release_state(self) -> ReleaseState:

@@ -89,7 +89,9 @@ class Result:
         files: the outputs that were brought back, by their name in the job's folder.
         missing: outputs that were wanted and did not exist.
         provider: who rented the machine out. machine: what it was. lease_id: the lease.
-        cost: USD so far for this job's lease; the ledger settles the final amount.
+        cost: USD that this job has cost. From `run`: all that its lease has until the destroy was
+            acknowledged. On a lease that is held: what it has cost since the end of the job before,
+            boot and set-up included for the first. What a vendor bills later is in the ledger.
         host_identity: how the machine's identity was made sure of; ``None`` where it was not
             reached over SSH.
         release: how far giving the machine back had come when the result was returned.

@@ -6,7 +6,7 @@ import gc
 import math
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 
 from gpubroker.errors import InvalidValue
@@ -31,7 +31,8 @@ class Terms:
     Attributes:
         lifetime: seconds that the caller set, or ``None``.
         needed: seconds that the job needs at the least.
-        left: USD that may still be spent, or ``None`` for no limit.
+        left: USD that may still be spent, or ``None`` for no limit. left_with: the same with single
+            providers, where that is less.
         reached: there must be a way to it: not all it is to do can be handed over with the order.
     """
 
@@ -39,6 +40,11 @@ class Terms:
     needed: float = 0.0
     left: Money | None = None
     reached: bool = False
+    left_with: Mapping[str, Money] = field(default_factory=dict[str, Money])
+
+    def of(self, provider: str) -> Terms:
+        """The terms for offers of one provider."""
+        return replace(self, left=self.left_with.get(provider, self.left))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +114,7 @@ def _plan(
         fitting: list[Offer] = []
         out: list[Verdict] = []
         checks = {
-            name: _checks(requirements, facts, market, terms)
+            name: _checks(requirements, facts, market, terms.of(name))
             for name, facts in market.facts.items()
         }
         for offer in offers:

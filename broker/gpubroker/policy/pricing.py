@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from gpubroker.model.facts import ProviderFacts
-from gpubroker.model.leases import LeaseRow
+from gpubroker.model.leases import LeaseRow, LeaseState
 from gpubroker.model.money import Money
 from gpubroker.model.offers import SAME_MOMENT, Price
 
@@ -71,11 +71,29 @@ def spent(lease: LeaseRow, until: float) -> Money:
     It costs from the moment the create was sent to the moment the destroy was acknowledged. Only
     a create that took effect long after it was given up costs from then.
     """
-    start = lease.created_at
-    if lease.accepted_at is not None and lease.accepted_at - start > CREATE_DEADLINE:
-        start = lease.accepted_at
     end = until if lease.acknowledged_at is None else min(until, lease.acknowledged_at)
-    return Price(machine=lease.hourly).for_seconds(end - start, quantum=lease.quantum)
+    return _held(lease, end - _billed_from(lease))
+
+
+def cost_so_far(lease: LeaseRow, now: float) -> Money:
+    """USD that a lease has cost, in whole micro-dollars: settled, or counted until Unix time `now`.
+
+    Of one that is only watched for nothing was ever seen, so it has cost nothing.
+    """
+    if not lease.state.open or lease.state is LeaseState.LATE_WATCH:
+        return lease.spent
+    counted = Money.from_micros(spent(lease, now).micros_up)
+    return max(lease.spent, counted, key=lambda money: money.amount)
+
+
+def _billed_from(lease: LeaseRow) -> float:
+    start = lease.created_at
+    late = lease.accepted_at is not None and lease.accepted_at - start > CREATE_DEADLINE
+    return lease.accepted_at if late and lease.accepted_at is not None else start
+
+
+def _held(lease: LeaseRow, seconds: float) -> Money:
+    return Price(machine=lease.hourly).for_seconds(max(0.0, seconds), quantum=lease.quantum)
 
 
 def still_held(lease: LeaseRow, margin: float, now: float) -> Money:
@@ -84,10 +102,19 @@ def still_held(lease: LeaseRow, margin: float, now: float) -> Money:
     Args:
         margin: seconds that it is taken to go on for.
     """
-    so_far = Price(machine=lease.hourly).for_seconds(
-        max(0.0, now - lease.created_at) + margin, quantum=lease.quantum
-    )
+    so_far = _held(lease, max(0.0, now - _billed_from(lease)) + margin)
     return max(lease.reserved, so_far, key=lambda money: money.amount)
+
+
+def held_unseen(lease: LeaseRow, facts: ProviderFacts) -> Money:
+    """USD to hold for a create that may still take effect, though nothing was ever seen of it.
+
+    It pays for a machine from its late beginning, which may be taken for that of the create, until
+    a sweep has found it and it is gone.
+    """
+    found = max(CREATE_DEADLINE, facts.visibility_horizon) + facts.release_margin
+    held = _held(lease, found + facts.release_margin)
+    return min(held, lease.reserved, key=lambda money: money.amount)
 
 
 _CENT = Money("0.01")
@@ -100,3 +127,18 @@ def is_surprising(counted: Money, billed: Money) -> bool:
     cent, is no surprise.
     """
     return billed > counted * 1.33 + _CENT
+
+
+DRIFT_OVER = 30 * 86_400.0
+"""Seconds over which bills are compared with what was counted."""
+
+_DRIFT = Money("0.50")
+
+
+def drifts(counted: Money, billed: Money) -> bool:
+    """Whether many bills together are so far from what was counted that a person should know.
+
+    That is by more than a hundredth, or by more than 50 cents; a cent is nothing.
+    """
+    apart = max(counted - billed, billed - counted, key=lambda money: money.amount)
+    return apart > _DRIFT or (apart > _CENT and apart > counted * 0.01)

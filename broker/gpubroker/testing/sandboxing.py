@@ -15,7 +15,8 @@ from typing import Any, Final, Protocol, Self, cast
 from gpubroker.errors import BrokerError, InvalidValue
 from gpubroker.model.money import Money
 from gpubroker.plugins import discover
-from gpubroker.settings import Budget, Setting, Settings
+from gpubroker.policy.budget import Budget
+from gpubroker.settings import Setting, Settings
 
 ENTRY_POINTS: Final = "gpubroker.emulators"
 _PROGRAMS: Final = ("ssh", "ssh-keygen")

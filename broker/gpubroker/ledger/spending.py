@@ -1,0 +1,130 @@
+"""Statements about money: what limits allow, how full they are, what was billed, who was told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from gpubroker.ledger.rows import lease_from
+from gpubroker.ledger.sql import Sql
+from gpubroker.model.leases import LeaseRow
+from gpubroker.model.money import Money
+from gpubroker.policy.budget import Limit, MachineLimit, Usage, usage
+
+_OPEN: Final = "state NOT IN ('released', 'refused')"
+_CLOSED: Final = "state IN ('released', 'refused')"
+_TAGGED: Final = "id IN (SELECT lease_id FROM lease_tags WHERE tag = :tag)"
+
+#: What each bound of a limit means. What is not said bounds nothing: a limit must never count
+#: nothing by mistake.
+_BOUNDS: Final = {
+    "request_id": "request_id = :request_id",
+    "since": "created_at >= :since",
+    "until": "created_at < :until",
+    "lease_id": "id = :lease_id",
+    "provider": "provider = :provider",
+    "tag": _TAGGED,
+}
+
+
+def exceeded(
+    sql: Sql, limits: Iterable[Limit], asked: Money
+) -> tuple[Limit, Money] | None:
+    """The first limit that does not allow `asked` more, and what is taken of it already."""
+    for limit in limits:
+        taken = committed(sql, limit)
+        if taken + asked > limit.amount:
+            return limit, taken
+    return None
+
+
+def full(
+    sql: Sql, limits: Iterable[MachineLimit]
+) -> tuple[MachineLimit, int] | None:
+    """The first limit that does not allow one more machine, and how many are held."""
+    counted = machines_held(sql, limits)
+    return next(((limit, held) for limit, held in counted if held >= limit.machines), None)
+
+
+def put_tags(sql: Sql, lease: LeaseRow) -> None:
+    """Write the tags of a new lease where limits find them."""
+    for tag in dict.fromkeys(lease.tags):
+        sql.execute(
+            "INSERT INTO lease_tags (tag, lease_id) VALUES (:tag, :lease)",
+            {"tag": tag, "lease": lease.id},
+        )
+
+
+def committed(sql: Sql, limit: Limit) -> Money:
+    """What is reserved and spent, together, by the leases that `limit` counts."""
+    return _sum(sql, "reserved + spent", limit)
+
+
+def usages(sql: Sql, limits: Iterable[Limit], now: float) -> list[Usage]:
+    """How full each limit is."""
+    running = open_leases(sql)
+    return [
+        usage(limit, _sum(sql, "spent", limit, closed=True), committed(sql, limit), running, now)
+        for limit in limits
+    ]
+
+
+def open_leases(sql: Sql) -> list[LeaseRow]:
+    """Every open lease."""
+    return [lease_from(row) for row in sql.execute(f"SELECT * FROM leases WHERE {_OPEN}")]  # noqa: S608
+
+
+def machines_held(
+    sql: Sql, limits: Iterable[MachineLimit]
+) -> list[tuple[MachineLimit, int]]:
+    """How many machines are held of each limit's."""
+    return [(limit, _machines(sql, limit)) for limit in limits]
+
+
+def claim_alerts(sql: Sql, names: Iterable[str], at: float) -> set[str]:
+    """Those of `names` that nobody has told of yet; from now on somebody has."""
+    return {
+        name
+        for name in names
+        if sql.execute(
+            "INSERT INTO alerts (name, at) VALUES (:name, :at) ON CONFLICT (name) DO NOTHING",
+            {"name": name, "at": at},
+        ).rowcount
+        == 1
+    }
+
+
+def billed(sql: Sql, provider: str, since: float) -> tuple[Money, Money]:
+    """What was counted and what was billed, USD, for leases settled from `since` on."""
+    row = sql.execute(
+        "SELECT COALESCE(SUM(counted), 0) AS counted, COALESCE(SUM(spent), 0) AS billed FROM leases"
+        " WHERE provider = :provider AND settled_at >= :since AND counted IS NOT NULL",
+        {"provider": provider, "since": since},
+    ).fetchone()
+    return Money.from_micros(int(row["counted"])), Money.from_micros(int(row["billed"]))
+
+
+def _sum(sql: Sql, what: str, limit: Limit, *, closed: bool = False) -> Money:
+    values: dict[str, Any] = {name: getattr(limit, name) for name in _BOUNDS}
+    clauses = [clause for name, clause in _BOUNDS.items() if values[name] is not None]
+    if closed:
+        clauses.append(_CLOSED)
+    where = " AND ".join(clauses) or "TRUE"
+    query = f"SELECT COALESCE(SUM({what}), 0) AS total FROM leases WHERE {where}"  # noqa: S608
+    used = {name: value for name, value in values.items() if value is not None}
+    return Money.from_micros(int(sql.execute(query, used).fetchone()["total"]))
+
+
+def _machines(sql: Sql, limit: MachineLimit) -> int:
+    # One that is only watched for was never seen; one whose destroy was acknowledged is as good as
+    # gone. One that cannot be released is neither.
+    clauses = [_OPEN, "state <> 'late watch'", "acknowledged_at IS NULL"]
+    values: dict[str, Any] = {}
+    if limit.provider is not None:
+        clauses.append("provider = :provider")
+        values["provider"] = limit.provider
+    if limit.tag is not None:
+        clauses.append(_TAGGED)
+        values["tag"] = limit.tag
+    query = f"SELECT COUNT(*) AS held FROM leases WHERE {' AND '.join(clauses)}"  # noqa: S608
+    return int(sql.execute(query, values).fetchone()["held"])
