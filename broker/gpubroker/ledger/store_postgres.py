@@ -65,8 +65,10 @@ _COMMIT: Final = """INSERT INTO writers (id, number, at) VALUES ('{writer}', {nu
 COMMIT"""
 _FOUND: Final = (
     "CREATE TABLE IF NOT EXISTS schema_version (version BIGINT NOT NULL)",
-    "CREATE TABLE IF NOT EXISTS writers"
-    " (id TEXT PRIMARY KEY, number BIGINT NOT NULL, at TIMESTAMPTZ NOT NULL)",
+    (
+        "CREATE TABLE IF NOT EXISTS writers"
+        " (id TEXT PRIMARY KEY, number BIGINT NOT NULL, at TIMESTAMPTZ NOT NULL)"
+    ),
     # None of these can be waiting for an answer any more.
     "DELETE FROM writers WHERE at < now() - interval '30 days'",
 )
