@@ -10,6 +10,7 @@ import anyio
 import pytest
 
 from gpubroker import (
+    AttemptState,
     ErrorKind,
     Event,
     EventKind,
@@ -181,16 +182,23 @@ async def test_a_lost_machine_is_an_error_that_keeps_what_there_is(
 async def test_a_job_that_may_be_restarted_is_restarted_elsewhere(
     cloud: ScriptedCloud, broker_on: MakeBroker
 ) -> None:
-    """With retries a lost job is started again on another host, within the same budget."""
+    """With retries a lost job is started again on another host, and the record says why."""
     cloud.job_takes(100, times=2)
     cloud.machine_vanishes(40)
 
     async with broker_on(cloud) as broker:
         result = await broker.run(Job(["x"], retries=1), A_4090)
+        kept = await broker.explain(result.lease_id)
 
     assert result.ok
     assert [c.offer_id for c in cloud.creates] == ["cheap", "dear"]
-    assert len(result.record.attempts) == 2
+    lost, won = result.record.attempts
+    assert (lost.state, won.state) == (AttemptState.LOST, AttemptState.WON)
+    assert "went away" in lost.reason
+    assert lost.seconds >= 40
+    assert lost.cost > won.cost
+    assert result.record.winner == won
+    assert kept == result.record
 
 
 async def test_setup_runs_once_and_its_time_is_told(

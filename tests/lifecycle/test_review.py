@@ -14,6 +14,7 @@ import pytest
 from gpubroker import (
     AccountSettings,
     AsyncBroker,
+    AttemptState,
     BrokerClosed,
     BrokerError,
     Emit,
@@ -441,5 +442,11 @@ async def test_a_lost_machine_without_retries_says_lost(
     cloud.machine_vanishes(50)
 
     async with broker_on(cloud) as broker:
-        with pytest.raises(MachineLost):
+        with pytest.raises(MachineLost) as caught:
             await broker.run(["x"], A_4090, lifetime=3000)
+        kept = await broker.explain()
+
+    result = caught.value.result
+    assert result.record.winner is None
+    assert [attempt.state for attempt in result.record.attempts] == [AttemptState.LOST]
+    assert kept == result.record

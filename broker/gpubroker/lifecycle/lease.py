@@ -19,6 +19,7 @@ from gpubroker.errors import (
     SecretsRefused,
     SetupFailed,
 )
+from gpubroker.ledger.ledger import Ledger
 from gpubroker.lifecycle.hold import Hold
 from gpubroker.lifecycle.parts import Parts
 from gpubroker.lifecycle.running import Run, run_on
@@ -27,10 +28,10 @@ from gpubroker.lifecycle.tunnel import answering, service
 from gpubroker.model.decisions import DecisionRecord
 from gpubroker.model.events import EventKind
 from gpubroker.model.jobs import Job
-from gpubroker.model.leases import LeaseState, ReleaseState
+from gpubroker.model.leases import LeaseRow, LeaseState, ReleaseState
 from gpubroker.model.money import ZERO, Money
 from gpubroker.model.requirements import Requirements
-from gpubroker.model.results import HostIdentity, JobState, Result, Timings
+from gpubroker.model.results import HostIdentity, JobState, Outcome, Result, Timings
 from gpubroker.policy.pricing import cost_so_far, spent
 from gpubroker.transport.job_io import OutputCallback
 
@@ -159,17 +160,8 @@ class AsyncLease:
             except BaseException as error:
                 self._end_badly(job_id, type(error).__name__)
                 raise
-            state, code, ended = str(run.outcome.state), run.outcome.exit_code, self._parts.now()
-            try:
-                hold.update(
-                    await self._parts.ledger(
-                        lambda ledger: ledger.end_job(hold.row, job_id, state, code, ended)
-                    )
-                )
-            except LedgerError as error:
-                # A result in hand outweighs its line in the record.
-                self._emit(EventKind.ALARM, f"the end of {job_id} could not be recorded: {error}")
-                self.release("its record cannot be kept")
+            ended = self._parts.now()
+            await self._end(job_id, run.outcome, ended)
             result = replace(self._result(job_id, run), cost=self._charge(ended))
             if hold.drain_reason:
                 self.release(hold.drain_reason)
@@ -292,6 +284,28 @@ class AsyncLease:
 
     def _emit(self, kind: EventKind, text: str) -> None:
         self._parts.emit(kind, text, provider=self.provider, lease_id=self.id)
+
+    async def _end(self, job_id: str, outcome: Outcome, at: float) -> None:
+        """Put on record how a job ended, and that its machine was lost under it, if it was."""
+        row = self._hold.row
+        state, code = str(outcome.state), outcome.exit_code
+        lost = outcome.state is JobState.LOST
+        if lost:
+            self._record = self._record.lost(self.id, outcome.message, at, self.cost)
+        record = self._record
+
+        def write(ledger: Ledger) -> LeaseRow:
+            ended = ledger.end_job(row, job_id, state, code, at)
+            if lost:
+                ledger.put_record(record)
+            return ended
+
+        try:
+            self._hold.update(await self._parts.ledger(write))
+        except LedgerError as error:
+            # A result in hand outweighs its line in the record.
+            self._emit(EventKind.ALARM, f"the end of {job_id} could not be recorded: {error}")
+            self.release("its record cannot be kept")
 
     def _end_badly(self, job_id: str, state: str) -> None:
         """Put on record that a job was left, without an await: a cancellation is on its way out."""

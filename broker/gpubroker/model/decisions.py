@@ -5,7 +5,7 @@ from __future__ import annotations
 # Rejection, Estimate and Verdict are made by the ten thousand for one plan, and freezing them would
 # double what that takes. Nothing changes them once they are made.
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gpubroker.errors import ErrorKind, Scope
 from gpubroker.model.money import ZERO, Money
@@ -143,6 +143,7 @@ class AttemptState(enum.StrEnum):
     FAILED = "failed"
     REFUSED_BUDGET = "over budget"
     ABANDONED = "abandoned"  #: the caller left while it was under way
+    LOST = "lost"  #: it had won, and its machine went away under a job
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,6 +201,20 @@ class DecisionRecord:
     def ranked(self) -> tuple[Offer, ...]:
         """The offers that fit, best first."""
         return tuple(v.offer for v in self.verdicts if v.rejection is None)
+
+    def lost(self, lease_id: str, reason: str, at: float, cost: Money) -> DecisionRecord:
+        """The record once a lease's machine was lost under a job.
+
+        Args:
+            at: Unix time. cost: USD that the machine had cost by then.
+        """
+        attempts = tuple(
+            replace(a, state=AttemptState.LOST, reason=reason, ended_at=at, cost=cost)
+            if a.lease_id == lease_id
+            else a
+            for a in self.attempts
+        )
+        return replace(self, attempts=attempts)
 
     def to_json(self) -> str:
         """The record as JSON; `from_json` reads it back unchanged."""

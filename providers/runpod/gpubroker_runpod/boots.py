@@ -14,6 +14,9 @@ from gpubroker_runpod.vocabulary import PULL_FAILURES
 PAUSE: Final = 20.0
 """Least seconds between two looks at the system's log of one pod that boots."""
 
+DARK: Final = 180.0
+"""Seconds for which nothing is seen of a container that ran before, after which it is dead."""
+
 _MOST: Final = 1000
 _RESTARTS: Final = 3
 #: Seconds that two answers may differ by in telling the same moment.
@@ -30,6 +33,7 @@ class _Boot:
         started: when its container was started last; restarts: how often that has changed.
         said: the last line of its system log. failure: why it will not come up.
         used: the machine as it was when work was first sent to it.
+        ran: its container was seen to run. dark: when it was seen no more.
     """
 
     looked_at: float
@@ -38,11 +42,13 @@ class _Boot:
     said: str = ""
     failure: str = ""
     used: Machine | None = None
+    ran: bool = False
+    dark: float | None = None
 
 
 @dataclass
 class Boots:
-    """Finds pods that will not come up although their rows do not say so."""
+    """Finds pods that will not come up, or have broken down, although their rows do not say so."""
 
     _ordered: dict[str, int] = field(default_factory=dict[str, int])
     _pods: dict[str, _Boot] = field(default_factory=dict[str, _Boot])
@@ -68,13 +74,19 @@ class Boots:
         if started and started != boot.started:
             boot.restarts += bool(boot.started)
             boot.started = started
-        gpus = gpus_of(row) if machine.state is MachineState.RUNNING else None
+        gpus = None
+        if machine.state is MachineState.RUNNING:
+            boot.ran, boot.dark, gpus = True, None, gpus_of(row)
+        elif boot.ran and boot.dark is None:
+            boot.dark = now
         if gpus is not None and gpus < wanted:
             boot.failure = f"it has {gpus} GPUs, and {wanted} were ordered"
         elif boot.restarts >= _RESTARTS:
             boot.failure = f"its container has been started again {boot.restarts} times"
         elif boot.used is not None and _began_anew(boot.used, machine):
             boot.failure = "its container was started again under its work"
+        elif boot.dark is not None and now - boot.dark >= DARK:
+            boot.failure = f"nothing has been seen of its container for {now - boot.dark:.0f} s"
         if boot.failure:
             return replace(machine, state=MachineState.BROKEN, progress=boot.failure)
         if machine.state is MachineState.BOOTING and boot.said:

@@ -10,6 +10,8 @@ import pytest
 
 pytest.importorskip("asyncssh", reason="the extra sandbox is not installed")
 
+from tests.providers.runpod.documents import held_against_documents
+
 from gpubroker import AccountSettings
 from gpubroker.testing.conformance import ProviderConformance, Subject, Troubles
 from gpubroker_runpod import create
@@ -56,9 +58,17 @@ _FIRST_PAGE: Final[dict[str, Any]] = {
 @pytest.fixture
 def cloud() -> Iterator[RunPodEmulator]:
     """A calm cloud; the account key leaked nowhere, and nothing bills when a test is over."""
-    with RunPodEmulator(
-        seed=1, ssh_server="built-in", scheduling=0.01, boot=0.04, vanishing=0.02, charge_digits=9
-    ) as emulator:
+    with (
+        held_against_documents(),
+        RunPodEmulator(
+            seed=1,
+            ssh_server="built-in",
+            scheduling=0.01,
+            boot=0.04,
+            vanishing=0.02,
+            charge_digits=9,
+        ) as emulator,
+    ):
         yield emulator
         assert emulator.leaks == ()
         assert emulator.billing_now() == ()

@@ -12,6 +12,8 @@ import pytest
 
 pytest.importorskip("asyncssh", reason="the extra sandbox is not installed")
 
+from tests.providers.runpod.documents import held_against_documents
+
 from gpubroker import AsyncBroker, Budget, Event, Money, Settings
 from gpubroker.transport.ssh import missing_client
 from gpubroker_runpod.emulator import RunPodEmulator
@@ -72,6 +74,7 @@ def vendors(request: pytest.FixtureRequest) -> Iterator[Vendors]:
     """Both, each in turn the cheaper one."""
     cheap: str = request.param
     with (
+        held_against_documents(),
         VastEmulator(
             seed=1,
             ssh_server="built-in",

@@ -39,8 +39,11 @@ def check_done_elsewhere(vendors: Vendors, result: Result, tmp_path: Path) -> No
     assert (tmp_path / "out").read_text() == "done\n"
     last = result.record.attempts[-1]
     assert (last.provider, last.state) == (vendors.dear, AttemptState.WON)
+    assert result.record.winner == last
+    assert f"from {vendors.dear}" in result.record.why
     first = result.record.attempts[0]
     assert first.provider == vendors.cheap
+    assert first.reason
     assert vendors.billing_now == ()
 
 
@@ -130,7 +133,7 @@ async def test_its_machine_is_lost_under_the_job(
 
     (result,) = results
     check_done_elsewhere(vendors, result, tmp_path)
-    assert [attempt.state for attempt in result.record.attempts] == [AttemptState.WON] * 2
+    assert result.record.attempts[0].state is AttemptState.LOST
     assert any(e.kind is EventKind.RELEASING and e.provider == vendors.cheap for e in events)
 
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import pytest
+
+if TYPE_CHECKING:
+    from gpubroker.testing.emulation import Answer, Call
 
 FILE: Final = (
     Path(os.environ.get("GPUBROKER_REFERENCE", "/nowhere"))
@@ -25,6 +29,7 @@ needs_documents = pytest.mark.skipif(
 
 #: Fields of later revisions of the document than the one at hand: where they stand, and their names.
 LATER: Final[Mapping[str, frozenset[str]]] = {
+    "query": frozenset({"cursor"}),
     "list": frozenset({"pagination"}),
     "pod": frozenset({"cmd", "entrypoint"}),
     "gpu": frozenset({"vcpuCount", "memory"}),
@@ -32,6 +37,56 @@ LATER: Final[Mapping[str, frozenset[str]]] = {
 
 Operation = dict[str, Any]
 _JSON: Final = ("application/json", "application/problem+json")
+
+
+@contextmanager
+def held_against_documents() -> Generator[None]:
+    """At the end, each answer of an emulator and each request of the plugin has to conform.
+
+    Not where there are no documents; nor where a planned fault spoilt the answer.
+    """
+    from gpubroker_runpod.emulator.assembly import RunPodAssembly
+
+    plain, problems = RunPodAssembly.answer, list[str]()
+    seen: list[tuple[Call, Answer | None]] = []
+
+    async def answer(self: RunPodAssembly, call: Call) -> Answer:
+        given = await plain(self, call)
+        record = next((r for r in reversed(self.dispatcher.records) if r.at == call.at), None)
+        seen.append((call, given if record is None or record.fault is None else None))
+        return given
+
+    with pytest.MonkeyPatch.context() as patched:
+        if FILE.is_file():
+            patched.setattr(RunPodAssembly, "answer", answer)
+        yield
+    for call, given in seen:
+        problems += _call_problems(call)
+        problems += [] if given is None else _answer_problems(call, given)
+    assert not problems, "\n".join(problems)
+
+
+def _call_problems(call: Call) -> list[str]:
+    """Where a request of the plugin's to the REST API is not as described."""
+    plugins = call.headers.get("user-agent", "").startswith("gpubroker/")
+    if not plugins or not call.path.startswith("/v2/"):
+        return []
+    params = {name: value for name, value in call.query.items() if name not in LATER["query"]}
+    body = call.json() if call.body else None
+    return [
+        *request_problems(call.method, call.path, body),
+        *query_problems(call.method, call.path, params),
+    ]
+
+
+def _answer_problems(call: Call, answer: Answer) -> list[str]:
+    """Where an answer of the emulator's is not as described. A page is the edge's, and not the API's."""
+    if operation(call.method, call.path) is None or answer.content_type.startswith("text/plain"):
+        return []
+    body: Any = answer.body.decode()
+    if answer.stream is None:
+        body = answer.json() if answer.body else None
+    return response_problems(call.method, call.path, answer.status, body)
 
 
 def operation(method: str, path: str) -> Operation | None:
@@ -173,9 +228,14 @@ def _absolute(schema: object) -> Any:
     }
 
 
-def _violations(value: Any, schema: Any) -> Iterator[str]:
+@cache
+def _validator(schema: str) -> Any:
     jsonschema: Any = pytest.importorskip("jsonschema")
-    validator = jsonschema.Draft202012Validator(_absolute(schema), registry=_registry())
-    for error in validator.iter_errors(value):
+    absolute = _absolute(json.loads(schema))
+    return jsonschema.Draft202012Validator(absolute, registry=_registry())
+
+
+def _violations(value: Any, schema: Any) -> Iterator[str]:
+    for error in _validator(json.dumps(schema)).iter_errors(value):
         at = "/".join(str(step) for step in error.absolute_path) or "$"
         yield f"{at}: {error.message}"

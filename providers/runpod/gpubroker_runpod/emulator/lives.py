@@ -85,6 +85,11 @@ class Lives:
         pod.status = ERROR
         self.tasks.drive(pod.id, self._halt(pod))
 
+    def lose_container(self, pod: Pod) -> None:
+        """Its container is dead and stays so, and nothing but its missing figures tells; it bills on."""
+        pod.conditions.append(("no-runtime", {}))
+        self.tasks.drive(pod.id, self._halt(pod))
+
     def destroy(self, pod: Pod) -> None:
         """End it: billing stops now, its processes at once; the list may show it for a while."""
         now = time.time()

@@ -68,6 +68,11 @@ def _dies(world: Surroundings, pod: Pod, options: Options) -> None:  # noqa: ARG
         world.lives.lose(pod)
 
 
+def _container_dies(world: Surroundings, pod: Pod, options: Options) -> None:  # noqa: ARG001
+    if pod.status == RUNNING and pod.destroyed_at is None:
+        world.lives.lose_container(pod)
+
+
 def _restarts(world: Surroundings, pod: Pod, options: Options) -> None:  # noqa: ARG001
     if pod.status == RUNNING and pod.destroyed_at is None:
         world.lives.restart(pod)
@@ -121,6 +126,7 @@ POD_FAULTS: Final[Mapping[str, Affliction[Any, Any]]] = {
     "rename": later(_rename),
     "cluster": _cluster,
     "dies": later(_dies),
+    "container-dies": later(_container_dies),
     "restarts": later(_restarts),
     "stops": later(_stops),
     "error": later(_error),

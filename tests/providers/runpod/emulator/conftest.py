@@ -9,6 +9,8 @@ import pytest
 
 pytest.importorskip("asyncssh", reason="the extra sandbox is not installed")
 
+from tests.providers.runpod.documents import held_against_documents
+
 from gpubroker_runpod.emulator import RunPodEmulator
 
 from .account import Account, SshKey, account_of
@@ -16,15 +18,18 @@ from .account import Account, SshKey, account_of
 
 @pytest.fixture
 def cloud() -> Iterator[RunPodEmulator]:
-    """A calm cloud whose pods use the emulator's own SSH server."""
-    with RunPodEmulator(
-        seed=1,
-        ssh_server="built-in",
-        boot=0.04,
-        scheduling=0.01,
-        restart_pause=0.01,
-        vanishing=0.05,
-    ) as emulator:
+    """A calm cloud whose pods use the emulator's own SSH server; its answers are as documented."""
+    with (
+        held_against_documents(),
+        RunPodEmulator(
+            seed=1,
+            ssh_server="built-in",
+            boot=0.04,
+            scheduling=0.01,
+            restart_pause=0.01,
+            vanishing=0.05,
+        ) as emulator,
+    ):
         yield emulator
 
 

@@ -311,6 +311,22 @@ class TestTrouble:
         assert cloud.billing_now() == ()
         eventually(lambda: not alive(pid))
 
+    def test_a_container_may_die_and_stay_dead(
+        self, account: Account, cloud: RunPodEmulator
+    ) -> None:
+        """Its pod says RUNNING and bills; only that it has no figures any more tells."""
+        pod = account.rent(args=container("echo $$ > ../pid; sleep 1000"))
+        file = cloud.folder(pod) / "pid"
+        eventually(lambda: file.exists() and file.read_text().strip())
+        pid = int(file.read_text())
+
+        cloud.afflict(pod, "container-dies")
+
+        eventually(lambda: not alive(pid))
+        row = account.show(pod)
+        assert (row["status"], row["runtime"]) == ("RUNNING", None)
+        assert cloud.billing_now() == (pod,)
+
     def test_a_container_may_be_restarted(self, account: Account) -> None:
         """By its host, in a while."""
         pod = account.rent(args=container("echo begin; sleep 1000"))

@@ -11,7 +11,7 @@ from tests.providers.answers import as_sent, said
 
 from gpubroker import Machine, MachineState
 from gpubroker.testing import virtual_backend
-from gpubroker_runpod.boots import PAUSE, Boots
+from gpubroker_runpod.boots import DARK, PAUSE, Boots
 from gpubroker_runpod.pods import machine_from
 
 from .vendor import (
@@ -120,6 +120,36 @@ class TestJudging:
         assert judged(used, **{**first, **later}).state is MachineState.BROKEN
         assert judged(idle, **first).state is MachineState.RUNNING
         assert judged(idle, **{**first, **later}).state is MachineState.RUNNING
+
+    @pytest.mark.parametrize("runtime", [None, {}])
+    def test_a_container_that_is_seen_no_more_is_dead(self, runtime: object) -> None:
+        """Its pod says RUNNING, and bills; one listing without figures proves nothing."""
+        boots = watched()
+        dark = pod_row(runtime=runtime)
+        states = [
+            judged(boots, now, **row).state
+            for now, row in (
+                (0.0, pod_row()),
+                (10_000.0, dark),
+                (10_000.0 + DARK - 1, dark),
+                (10_000.0 + DARK, pod_row()),
+                (20_000.0, dark),
+                (20_000.0 + DARK, dark),
+            )
+        ]
+
+        running, booting = MachineState.RUNNING, MachineState.BOOTING
+        assert states == [running, booting, booting, running, booting, MachineState.BROKEN]
+        assert "nothing has been seen of its container" in judged(boots, 30_000.0, **dark).progress
+
+    def test_a_container_that_was_never_seen_boots_on(self) -> None:
+        """How long that may take is for the broker to say."""
+        boots = watched()
+        dark = pod_row(runtime=None)
+
+        assert {judged(boots, now, **dark).state for now in (0.0, 10 * DARK)} == {
+            MachineState.BOOTING
+        }
 
     def test_fewer_gpus_than_were_ordered_are_a_broken_pod(self) -> None:
         """They cost as much, and the job would find them missing."""

@@ -10,6 +10,8 @@ import pytest
 
 pytest.importorskip("asyncssh", reason="the extra sandbox is not installed")
 
+from tests.providers.runpod.documents import held_against_documents
+
 from gpubroker import AsyncBroker, Budget, Event, Money, Settings
 from gpubroker.lifecycle import release
 from gpubroker.transport.ssh import missing_client
@@ -25,15 +27,21 @@ if (problem := missing_client()) is not None:
 
 @pytest.fixture
 def cloud() -> Iterator[RunPodEmulator]:
-    """A calm cloud that boots at once; no create was sent twice in the end, and no secret lost."""
-    with RunPodEmulator(
-        seed=1,
-        ssh_server="built-in",
-        scheduling=0.01,
-        boot=0.05,
-        restart_pause=0.02,
-        vanishing=0.05,
-    ) as emulator:
+    """A calm cloud that boots at once; no create was sent twice in the end, and no secret lost.
+
+    What is said to it and by it is as in the vendor's documents.
+    """
+    with (
+        held_against_documents(),
+        RunPodEmulator(
+            seed=1,
+            ssh_server="built-in",
+            scheduling=0.01,
+            boot=0.05,
+            restart_pause=0.02,
+            vanishing=0.05,
+        ) as emulator,
+    ):
         yield emulator
         check_creates(emulator)
         assert emulator.leaks == ()

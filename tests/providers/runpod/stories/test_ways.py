@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,14 @@ from gpubroker import (
     NoOfferFits,
     Requirements,
 )
-from gpubroker_runpod import orders
+from gpubroker.transport.work import follow
+from gpubroker_runpod import boots, orders
 from gpubroker_runpod.container import LIMIT
 from gpubroker_runpod.emulator import RunPodEmulator
 
 from .conftest import MakeBroker
 from .watching import QUICK, sent, texts
+from .working import all_released, beside, sweeping, the_pod
 
 pytestmark = pytest.mark.anyio
 
@@ -177,3 +180,37 @@ async def test_a_long_command_is_carried_as_far_as_a_request_allows(
     assert create.body["ports"] == []
     assert 95_000 < len(json.dumps(create.body)) < orders.BODY_LIMIT
     assert cloud.billing_now() == ()
+
+
+@pytest.mark.parametrize(
+    ("anyio_backend", "way"),
+    [("asyncio", "log"), pytest.param("trio", "ssh", marks=pytest.mark.deep)],
+)
+async def test_a_container_that_dies_under_its_job_is_found_out(
+    cloud: RunPodEmulator,
+    broker_on: MakeBroker,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    way: str,
+) -> None:
+    """Its pod says RUNNING and bills; no log and no connection tells, however long one waits."""
+    monkeypatch.setattr(boots, "DARK", 0.3)
+    monkeypatch.setattr(follow, "_CANCELLING", 0.1)
+    first: list[str] = []
+
+    def hit(_: str, data: bytes) -> None:
+        if not first:
+            first.append(the_pod(cloud))
+            cloud.afflict(first[0], "container-dies")
+
+    flag = tmp_path / "flag"
+    script = f"echo begun; [ -e {flag} ] || {{ touch {flag}; sleep 60; }}; echo over"
+    options = {**PATIENT, "way": way, "clouds": "secure"}
+    async with broker_on(options) as broker:
+        working = broker.run(Job(script, retries=1), A_4090, on_output=hit)
+        result = await beside(partial(sweeping, broker), working)
+        await all_released(broker, cloud)
+
+    assert result.text == "begun\nover\n"
+    assert "nothing has been seen of its container" in result.record.attempts[0].reason
+    assert len(sent(cloud, "create")) == 2

@@ -163,7 +163,7 @@ async def test_the_server_sorts_out_what_does_not_fit(
     cloud: VastEmulator, narrow: dict[str, Any]
 ) -> None:
     """So that the cheapest rows, of which few may be read, are no slow hosts or old drivers."""
-    wanted = Requirements(**{"count": "1..", **narrow})
+    wanted = Requirements.from_mapping({"count": "1..", **narrow})
     async with account(cloud) as provider:
         found = await provider.quote(wanted)
         everything = await provider.quote(Requirements(count="1..", spot="spot" in narrow))
