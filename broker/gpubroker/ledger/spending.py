@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from gpubroker.ledger.rows import lease_from
-from gpubroker.ledger.sql import Sql
+from gpubroker.ledger.sql import Sql, only
 from gpubroker.model.leases import LeaseRow
 from gpubroker.model.money import Money
 from gpubroker.policy.budget import Limit, MachineLimit, Usage, usage
@@ -96,11 +96,12 @@ def claim_alerts(sql: Sql, names: Iterable[str], at: float) -> set[str]:
 
 def billed(sql: Sql, provider: str, since: float) -> tuple[Money, Money]:
     """What was counted and what was billed, USD, for leases settled from `since` on."""
-    row = sql.execute(
+    given = sql.execute(
         "SELECT COALESCE(SUM(counted), 0) AS counted, COALESCE(SUM(spent), 0) AS billed FROM leases"
         " WHERE provider = :provider AND settled_at >= :since AND counted IS NOT NULL",
         {"provider": provider, "since": since},
-    ).fetchone()
+    )
+    row = only(given)
     return Money.from_micros(int(row["counted"])), Money.from_micros(int(row["billed"]))
 
 
@@ -112,7 +113,7 @@ def _sum(sql: Sql, what: str, limit: Limit, *, closed: bool = False) -> Money:
     where = " AND ".join(clauses) or "TRUE"
     query = f"SELECT COALESCE(SUM({what}), 0) AS total FROM leases WHERE {where}"  # noqa: S608
     used = {name: value for name, value in values.items() if value is not None}
-    return Money.from_micros(int(sql.execute(query, used).fetchone()["total"]))
+    return Money.from_micros(int(only(sql.execute(query, used))["total"]))
 
 
 def _machines(sql: Sql, limit: MachineLimit) -> int:
@@ -127,4 +128,4 @@ def _machines(sql: Sql, limit: MachineLimit) -> int:
         clauses.append(_TAGGED)
         values["tag"] = limit.tag
     query = f"SELECT COUNT(*) AS held FROM leases WHERE {' AND '.join(clauses)}"  # noqa: S608
-    return int(sql.execute(query, values).fetchone()["held"])
+    return int(only(sql.execute(query, values))["held"])

@@ -45,6 +45,13 @@ class Sql(Protocol):
         ...
 
 
+def only(rows: Rows) -> Row:
+    """The one row that a statement like ``SELECT COUNT(*)`` gives."""
+    row = rows.fetchone()
+    assert row is not None, "it sums up, and so has one row"
+    return row
+
+
 class Engine(Protocol):
     """One open store, used from one thread at a time of one process."""
 
