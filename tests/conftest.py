@@ -4,8 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-
-from .postgres import PostgresServer, running
+from tests.postgres import PostgresServer, running
 
 
 @pytest.fixture(scope="session")

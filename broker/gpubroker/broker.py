@@ -27,6 +27,7 @@ from gpubroker.model.events import Event
 from gpubroker.model.jobs import Job
 from gpubroker.model.leases import LeaseRow, LedgerEvent, ReleaseState
 from gpubroker.model.money import Money, parse_money
+from gpubroker.model.places import ledger_place
 from gpubroker.model.requirements import Requirements, alternatives
 from gpubroker.model.results import JobState, Result
 from gpubroker.plugins import Deadlines, Plugin
@@ -48,7 +49,7 @@ class AsyncBroker(AsyncContextManagerMixin):
     Args:
         settings: settings read by `gpubroker.load_settings`; read from the environment and
             ``gpubroker.toml`` where left out.
-        ledger: the ledger file, or ``":memory:"``.
+        ledger: the ledger file, a URL of PostgreSQL, or ``":memory:"``.
         budget: limits on money; a single amount is the limit per job. Replaces the settings'.
         plugins: the providers to use instead of the installed ones.
         on_event: called with every `Event`, in the event loop; it must not block.
@@ -77,7 +78,7 @@ class AsyncBroker(AsyncContextManagerMixin):
     ) -> None:
         self.settings = settings or load(ledger=ledger)
         if ledger is not None:
-            self.settings = replace(self.settings, ledger=Path(ledger))
+            self.settings = replace(self.settings, ledger=ledger_place(ledger))
         if budget is not None:
             given = (
                 budget if isinstance(budget, Budget) else Budget(job=parse_money("budget", budget))

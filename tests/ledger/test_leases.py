@@ -153,7 +153,7 @@ class TestReserve:
         """A second row is refused for good: trying again would not mend it."""
         ledger.reserve(new_lease(), [])
 
-        with pytest.raises(LedgerError, match="(?i)unique") as refused:
+        with pytest.raises(LedgerError, match=r"(?i)unique") as refused:
             ledger.reserve(new_lease(**columns), [])
 
         assert not isinstance(refused.value, (LedgerBusy, LedgerUnusable))

@@ -105,7 +105,9 @@ class TestFile:
         """No column with money in it is, or holds, a floating-point number."""
         row = new_lease("1.5", hourly=Money("0.1"))
         ledger.reserve(row, [])
-        ledger.move(row, LeaseState.PROVISIONING, 1.0, "x", spent=Money("0.1"), reserved=Money("0.7"))
+        ledger.move(
+            row, LeaseState.PROVISIONING, 1.0, "x", spent=Money("0.1"), reserved=Money("0.7")
+        )
 
         with sqlite3.connect(path) as sql:
             columns = {name: kind for _, name, kind, *_ in sql.execute("PRAGMA table_info(leases)")}

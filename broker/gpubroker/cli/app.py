@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gpubroker.cli import options, policy
-from gpubroker.cli.command import Json, LedgerPath, command
+from gpubroker.cli.command import Json, LedgerPlace, command
 
 if TYPE_CHECKING:
     from gpubroker.model.jobs import Job
@@ -45,7 +45,7 @@ Version = Annotated[
 @app.callback()
 def everywhere(
     ctx: typer.Context,
-    ledger: LedgerPath = None,
+    ledger: LedgerPlace = None,
     version: Version = False,  # noqa: ARG001 - its callback does it all
 ) -> None:
     """Rent the cheapest GPU that can do a job, run it, bring the results back, give it up."""

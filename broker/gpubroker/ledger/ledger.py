@@ -105,6 +105,10 @@ class Ledger:
         """Close the file or connection."""
         self._store.close()
 
+    def abandon(self) -> None:
+        """Make an operation that hangs fail, and all later ones; from any thread."""
+        self._store.abandon()
+
     def damage(self) -> list[str]:
         """What the engine's own check of everything stored finds wrong, one line each."""
         return self._store.damage()

@@ -11,9 +11,9 @@ _TOKEN: Final = re.compile(r"'(?:[^']|'')*'|::|:(?P<name>[A-Za-z_]\w*)|%")
 
 
 @cache
-def for_psycopg(statement: str) -> str:
+def for_psycopg(statement: str) -> bytes:
     """The statement with ``%(name)s`` for each ``:name``. Each text is translated once."""
-    return _TOKEN.sub(_replacement, statement)
+    return _TOKEN.sub(_replacement, statement).encode()
 
 
 def _replacement(token: re.Match[str]) -> str:

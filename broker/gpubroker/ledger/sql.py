@@ -72,6 +72,10 @@ class Engine(Protocol):
         """What the engine's own check finds wrong, one line each."""
         ...
 
+    def abandon(self) -> None:
+        """Make an operation that hangs fail, and all later ones; from any thread."""
+        ...
+
     def close(self) -> None:
         """Close it. A child of a fork must leave its parent's connection alone."""
         ...

@@ -122,6 +122,9 @@ class Store:
             lines = [str(row["integrity_check"]) for row in sql.execute("PRAGMA integrity_check")]
         return [] if lines == ["ok"] else lines
 
+    def abandon(self) -> None:
+        """Nothing: no operation hangs, since each waits `busy` seconds at the most."""
+
     def close(self) -> None:
         """Close the file. A child of a fork must leave its parent's connection alone."""
         if self._pid == os.getpid():

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
 import threading
 import time
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from gpubroker.errors import BrokerClosed, InvalidValue, LedgerBusy, LedgerError, LedgerUnusable
@@ -26,7 +27,7 @@ from gpubroker.model.places import PostgresUrl
 try:
     import psycopg
     from psycopg import errors
-    from psycopg.conninfo import conninfo_to_dict
+    from psycopg.conninfo import conninfo_to_dict, make_conninfo
     from psycopg.rows import DictRow, dict_row
 except ImportError as missing:
     raise LedgerUnusable(
@@ -65,10 +66,8 @@ _COMMIT: Final = """INSERT INTO writers (id, number, at) VALUES ('{writer}', {nu
 COMMIT"""
 _FOUND: Final = (
     "CREATE TABLE IF NOT EXISTS schema_version (version BIGINT NOT NULL)",
-    (
-        "CREATE TABLE IF NOT EXISTS writers"
-        " (id TEXT PRIMARY KEY, number BIGINT NOT NULL, at TIMESTAMPTZ NOT NULL)"
-    ),
+    """CREATE TABLE IF NOT EXISTS writers
+    (id TEXT PRIMARY KEY, number BIGINT NOT NULL, at TIMESTAMPTZ NOT NULL)""",
     # None of these can be waiting for an answer any more.
     "DELETE FROM writers WHERE at < now() - interval '30 days'",
 )
@@ -91,7 +90,7 @@ class _Transaction:
 
     def execute(self, statement: str, values: Mapping[str, Any] | None = None, /) -> Rows:
         given = {name: _storable(value) for name, value in (values or {}).items()}
-        return self._connection.execute(for_psycopg(statement), given)  # type: ignore[arg-type]
+        return self._connection.execute(for_psycopg(statement), given)
 
     def version(self) -> int:
         if self._one("SELECT to_regclass('gpubroker.schema_version')") is None:
@@ -141,11 +140,12 @@ class PostgresStore:
         self._writer = secrets.token_hex(8)
         self._number = 0
         try:
-            given = {name: str(value) for name, value in conninfo_to_dict(url.secret).items()}
+            given = conninfo_to_dict(url.secret)
         except psycopg.ProgrammingError as error:
             problem = url.without_password(str(error)).strip()
             raise InvalidValue("ledger", str(url), problem) from None
-        self._parameters = {**_DEFAULTS, **given}
+        parameters: dict[str, Any] = {**_DEFAULTS, **given}
+        self._parameters = make_conninfo(**parameters)
 
     @contextmanager
     def transaction(self) -> Generator[_Transaction]:
@@ -176,8 +176,16 @@ class PostgresStore:
         """Nothing: PostgreSQL checks each page as it is read, and has no check for its users."""
         return []
 
+    def abandon(self) -> None:
+        """Cut the connection under an operation that hangs; later ones are refused."""
+        self._closed.set()
+        connection = self._connection
+        if connection is not None:
+            with suppress(OSError, psycopg.Error), closing(_socket(connection)) as line:
+                line.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
-        """Close the connection, and stop finding out what became of a lost COMMIT."""
+        """Close the connection."""
         self._closed.set()
         if self._pid == os.getpid() and self._connection is not None:
             self._connection.close()
@@ -189,7 +197,7 @@ class PostgresStore:
         self._check_usable()
         if self._connection is not None and not self._connection.closed:
             try:
-                self._connection.execute(begin)  # type: ignore[arg-type]
+                self._connection.execute(begin.encode())
             except psycopg.OperationalError:
                 if not self._connection.closed:
                     _end(self._connection)
@@ -198,15 +206,15 @@ class PostgresStore:
                 return self._connection
         connection = self._connection = self._connect()
         try:
-            connection.execute(begin)  # type: ignore[arg-type]
+            connection.execute(begin.encode())
         except psycopg.Error:
             _end(connection)
             raise
         return connection
 
     def _connect(self) -> Connection:
-        return psycopg.connect(
-            **self._parameters,  # type: ignore[arg-type]
+        return psycopg.Connection[DictRow].connect(
+            self._parameters,
             autocommit=True,  # transactions are begun and ended in so many words
             prepare_threshold=None,  # a pooler may send each transaction to another connection
             row_factory=dict_row,
@@ -232,7 +240,7 @@ class PostgresStore:
         self._number += 1
         commit = _COMMIT.format(writer=self._writer, number=self._number)
         try:
-            cursor = connection.execute(commit)  # type: ignore[arg-type]
+            cursor = connection.execute(commit.encode())
             while cursor.nextset():
                 pass
         except psycopg.OperationalError as error:
@@ -270,10 +278,10 @@ class PostgresStore:
 
     def _count_on_record(self) -> int:
         with self._connect() as connection:
-            connection.execute(_WRITE.format(busy=1000))  # type: ignore[arg-type]
+            connection.execute(_WRITE.format(busy=1000).encode())
             query = f"SELECT number FROM writers WHERE id = '{self._writer}'"  # noqa: S608
             try:
-                row = connection.execute(query).fetchone()  # type: ignore[arg-type]
+                row = connection.execute(query.encode()).fetchone()
             except errors.UndefinedTable:
                 row = None  # the lost transaction was to make it
             finally:
@@ -309,6 +317,10 @@ class PostgresStore:
 
     def _said(self, error: Exception) -> str:
         return " ".join(self._url.without_password(str(error)).split())
+
+
+def _socket(connection: Connection) -> socket.socket:
+    return socket.socket(fileno=os.dup(connection.fileno()))
 
 
 def _end(connection: Connection) -> None:

@@ -6,13 +6,9 @@ import os
 import random
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
-from pathlib import Path
 
-import anyio
-
-from gpubroker.errors import InvalidValue, LedgerBusy, ProviderError
-from gpubroker.ledger.access import LedgerAccess
-from gpubroker.ledger.ledger import Ledger
+from gpubroker.errors import InvalidValue, ProviderError
+from gpubroker.ledger.access import open_ledger
 from gpubroker.ledger.mark_key import load_mark_key
 from gpubroker.lifecycle.owner import Identity
 from gpubroker.lifecycle.parts import Parts
@@ -44,17 +40,20 @@ async def open_parts(
 
     Raises:
         LedgerError: the durable record cannot be used.
+        InvalidValue: the ledger needs a shared mark key, and there is none.
     """
     # Made here and not with the broker: forked workers must not draw the same ids.
     source = random.Random(seed)  # noqa: S311 - ids and jitter; keys come from the system
     entropy = os.urandom if seed is None else source.randbytes
-    path = None if str(settings.ledger) == ":memory:" else settings.ledger
-    ledger = await _open_ledger(path, entropy(5), source)
-    stack.callback(ledger.close)
+    place = None if str(settings.ledger) == ":memory:" else settings.ledger
+    ledger = await stack.enter_async_context(
+        open_ledger(place, entropy=entropy(5), patience=_PATIENCE, source=source)
+    )
+    in_use = bool(await ledger(lambda ledger: ledger.leases(limit=1)))
     parts = Parts(
-        ledger=LedgerAccess(ledger, patience=_PATIENCE, source=source),
-        ledger_id=ledger.id,
-        mark_key=load_mark_key(path, os.environ, entropy(32), needed=bool(ledger.leases(limit=1))),
+        ledger=ledger,
+        ledger_id=await ledger(lambda ledger: ledger.id),
+        mark_key=load_mark_key(place, os.environ, entropy(32), needed=in_use),
         identity=Identity.own(f"broker-{source.getrandbits(48):012x}"),
         now=now,
         source=source,
@@ -62,18 +61,6 @@ async def open_parts(
     )
     await _open_providers(stack, parts, settings, plugins, deadlines)
     return parts
-
-
-async def _open_ledger(path: Path | None, entropy: bytes, source: random.Random) -> Ledger:
-    """Several processes may be making the same ledger at the same moment."""
-    give_up = anyio.current_time() + _PATIENCE
-    while True:
-        try:
-            return Ledger(path, entropy=entropy)
-        except LedgerBusy:
-            if anyio.current_time() >= give_up:
-                raise
-        await anyio.sleep(source.uniform(0.005, 0.05))
 
 
 async def _open_providers(
