@@ -16,7 +16,7 @@ from gpubroker.errors import InvalidValue
 from gpubroker.hookspecs import AccountSettings
 from gpubroker.model.facts import ProviderFacts
 from gpubroker.model.money import Money
-from gpubroker.policy.budget import Budget
+from gpubroker.policy.budget import AtLimit, Budget, Limits
 from gpubroker.settings import Settings, load, masked, why_off
 
 SECRET = "sk-0123456789-abcdefghij-SECRET"
@@ -52,6 +52,54 @@ def sources(settings: Settings) -> dict[str, tuple[str, str]]:
 
 
 class TestPrecedence:
+    def test_every_limit_can_be_said_in_the_file_and_most_in_the_environment(
+        self, write: Write
+    ) -> None:
+        """Of providers in both; of tags, which may have any name, in the file."""
+        path = write(
+            """[budget]
+            lease = 1
+            month = "100"
+            machines = 4
+            alert_at = [0.25, 1]
+            at_limit = "drain"
+            [budget.provider.vast]
+            day = 5
+            [budget.tag."night run"]
+            total = 40
+            machines = 2"""
+        )
+        env = {
+            "GPUBROKER_BUDGET_MONTH": "90",
+            "GPUBROKER_BUDGET_ALERT_AT": "0.5, 0.9",
+            "GPUBROKER_BUDGET_AT_LIMIT": "release",
+            "GPUBROKER_BUDGET_PROVIDER_VAST_MACHINES": "3",
+            "GPUBROKER_BUDGET_PROVIDER_MY_CLOUD_DAY": "2",
+        }
+
+        said, replaced = load({}, config=path), load(env, config=path)
+
+        night = Limits(total=Money(40), machines=2)
+        assert said.budget == Budget(
+            lease=Money(1),
+            month=Money(100),
+            machines=4,
+            alert_at=(0.25, 1.0),
+            at_limit=AtLimit.DRAIN,
+            provider={"vast": Limits(day=Money(5))},
+            tag={"night run": night},
+        )
+        assert replaced.budget.provider == {
+            "vast": Limits(day=Money(5), machines=3),
+            "my_cloud": Limits(day=Money(2)),
+        }
+        assert replaced.budget.month == Money(90)
+        assert replaced.budget.alert_at == (0.5, 0.9)
+        assert replaced.budget.at_limit is AtLimit.RELEASE
+        shown = sources(replaced)
+        assert shown["budget.provider.vast.day"] == ("5", str(path))
+        assert shown["budget.provider.vast.machines"][1].startswith("GPUBROKER_BUDGET_PROVIDER")
+
     def test_without_any_settings_there_is_a_default(self, tmp_path: Path) -> None:
         """A ledger in the state folder, no limit, no key."""
         settings = load({})
@@ -203,6 +251,13 @@ class TestMistakes:
             ('[budget]\ntimezone = "Europe"', r"budget\.timezone"),
             ('[budget]\ntimezone = "../../etc/passwd"', r"budget\.timezone"),
             ("budget = 5", "budget = .*must be a table"),
+            ("[budget]\nmachines = 1.5", r"budget\.machines = 1.5: must be a number of machines"),
+            ("[budget]\nalert_at = 80", r"budget\.alert_at = 80.0: must be above 0"),
+            ('[budget]\nalert_at = "half"', r"budget\.alert_at = 'half': must be fractions"),
+            ('[budget]\nat_limit = "drian"', "did you mean 'drain'"),
+            ("[budget.provider]\nvast = 5", r"budget\.provider\.vast = .*must be a table"),
+            ("[budget.provider.vast]\ndya = 5", "did you mean 'day'"),
+            ("[budget.tag.night]\nday = -5", r"budget\.tag\.night\.day = -5: must not be negative"),
             ("ledger = 5", "ledger = 5: must be a path"),
             ("[providers]\nlocal = 5", r"providers\.local = .*must be a table"),
             ("[providers.local.price]\nx = 1", r"providers\.local\.price = .*must be"),
@@ -219,6 +274,7 @@ class TestMistakes:
         [
             ("GPUBROKER_BUDGET_JOB", "-1", r"budget\.job = '-1': must not be negative"),
             ("GPUBROKER_BUDGET_JOB", "cheap", r"budget\.job = 'cheap'"),
+            ("GPUBROKER_BUDGET_PROVIDER_VAST_DYA", "5", "unknown variable"),
             ("GPUBROKER_BUDGET_TIMEZONE", "Mars", r"budget\.timezone = 'Mars': unknown time zone"),
             ("GPUBROKER_BUDGET_DAYS", "5", "GPUBROKER_BUDGET_DAY'"),
         ],

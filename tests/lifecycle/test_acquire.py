@@ -255,7 +255,7 @@ async def test_a_create_that_nothing_came_of_is_given_up_and_watched(
     assert result.ok
     assert [a.kind for a in result.record.attempts] == [ErrorKind.CREATE_UNKNOWN, None]
     assert len(watched) == 1
-    assert Money(0) < watched[0].reserved < Money("0.02")
+    assert Money(0) < watched[0].reserved < Money("0.06")
 
 
 async def test_a_refusal_that_left_a_machine_behind_is_released(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpubroker.policy.windows import day_of
+from gpubroker.policy.windows import date_of, day_of, month_of
 
 HOUR = 3600.0
 
@@ -26,6 +26,7 @@ zones = st.sampled_from(
         "Asia/Beirut",
         "Pacific/Apia",
         "Pacific/Kiritimati",
+        "America/St_Johns",
     ]
 )
 moments = st.floats(0, 4_000_000_000)
@@ -95,3 +96,44 @@ class TestDay:
 
         assert day_of(until, zone)[0] == until
         assert day_of(since, zone) == (since, until)
+
+    def test_clocks_that_go_back_over_midnight_begin_no_day_twice(self) -> None:
+        """In St. John's they once did at one past midnight: the date changed three times."""
+        first = moment("2006-10-29T00:00", "America/St_Johns")
+        again = first + 120  # 23:02 of the day before, by the clock
+
+        assert day_of(again, "America/St_Johns") == day_of(first, "America/St_Johns")
+        assert date_of(again, "America/St_Johns").isoformat() == "2006-10-29"
+
+
+class TestMonth:
+    @pytest.mark.parametrize(
+        ("month", "hours"),
+        [("2026-02", 28 * 24), ("2028-02", 29 * 24), ("2026-03", 743), ("2026-10", 745)],
+    )
+    def test_a_month_has_its_true_length(self, month: str, hours: int) -> None:
+        """Leap years and the hours that clocks skip or repeat included."""
+        since, until = month_of(moment(f"{month}-15T12:00"), "Europe/Berlin")
+
+        assert since == moment(f"{month}-01T00:00")
+        assert until - since == hours * HOUR
+
+    @given(moments, zones)
+    def test_months_hold_their_moments_and_neither_overlap_nor_leave_a_gap(
+        self, now: float, zone: str
+    ) -> None:
+        """Where one budget ends the next one begins."""
+        since, until = month_of(now, zone)
+
+        assert since <= now < until
+        assert month_of(until, zone)[0] == until
+        assert month_of(since, zone) == (since, until)
+
+    @given(moments, zones)
+    def test_days_make_up_months(self, now: float, zone: str) -> None:
+        """No day is part of two months."""
+        since, until = month_of(now, zone)
+        begins, ends = day_of(now, zone)
+
+        assert since <= begins
+        assert ends <= until

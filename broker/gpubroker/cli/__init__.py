@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 _EXTRA = ("typer", "rich", "click", "shellingham")
@@ -17,6 +18,8 @@ def main() -> None:
         text = f"the command line needs {error.name}: pip install 'gpubroker[cli]'"
         sys.stderr.write(f"gpubroker: {text}\n")
         raise SystemExit(125) from None
+    # The broker's log is for programs; here, what it says is shown as it happens.
+    logging.getLogger("gpubroker").addHandler(logging.NullHandler())
     try:
         app()
     except KeyboardInterrupt:

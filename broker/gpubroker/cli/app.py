@@ -137,6 +137,33 @@ def ps(
 
 
 @command(app)
+def costs(
+    settings: "Settings",
+    by: Annotated[
+        str, typer.Option(metavar="WHAT", help="Add it up by day, provider, tag or job.")
+    ] = "day",
+    since: Annotated[
+        str,
+        typer.Option(
+            metavar="WHEN", help="Rented from then on: a date, or how long ago, such as 12h or 7d."
+        ),
+    ] = "30d",
+    until: Annotated[str | None, typer.Option(metavar="WHEN", help="Rented before then.")] = None,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="Print the lines as comma-separated values.")
+    ] = False,
+    as_json: Json = False,
+) -> int:
+    """What was spent, on what, and how full the limits are.
+
+    A lease counts to the day on which it was asked for, with all that it costs.
+    """
+    from gpubroker.cli.costs import costs
+
+    return costs(settings, by=by, since=since, until=until, as_csv=as_csv, as_json=as_json)
+
+
+@command(app)
 def release(
     settings: "Settings",
     leases: Annotated[

@@ -30,6 +30,7 @@ _WRONG: Final = {
     EventKind.FAILED: "this attempt failed: {text}",
     EventKind.PROVIDER_PROBLEM: "{provider} was left out: {text}",
     EventKind.ALARM: "look at this: {text}",
+    EventKind.BUDGET: "{text}",
 }
 
 

@@ -34,10 +34,15 @@ class Page:
     closing: Sequence[str] = field(default=())
 
 
+def drawn() -> bool:
+    """Whether pages are drawn, and not written as plain text: on a terminal that can."""
+    return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+
+
 def show(page: Page) -> None:
     """Print a page: drawn on a terminal, plain aligned text anywhere else."""
     tables = [table for table in page.tables if table.rows]
-    if sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
+    if drawn():
         _draw(page, tables)
         return
     lines = [harmless(line) for line in page.heading]

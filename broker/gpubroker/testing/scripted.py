@@ -106,6 +106,14 @@ class ScriptedCloud(Story):
                 risen = replace(known.price, machine=Money(price))
                 offers[known.id] = replace(known, price=risen)
 
+    def machine_costs(self, price: Money | str, machine_id: str) -> None:
+        """From now on inventories say that this machine costs so much per hour (USD).
+
+        Its bill goes by that from its beginning.
+        """
+        machine = self._vendor.books.machines[machine_id]
+        machine.price = replace(machine.price, machine=Money(price), disk=Money(0))
+
     def bills_show(self, surcharge: Money | str = "0", *, anything: bool = True) -> None:
         """What the vendor's bills show from now on.
 
