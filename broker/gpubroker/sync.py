@@ -29,7 +29,7 @@ from gpubroker.lifecycle.standing import ProviderStatus
 from gpubroker.model.decisions import DecisionRecord
 from gpubroker.model.events import Event
 from gpubroker.model.jobs import Job
-from gpubroker.model.leases import LeaseRow, LedgerEvent, ReleaseState
+from gpubroker.model.leases import LeaseRow, LedgerEvent, OnOwnerDeath, ReleaseState
 from gpubroker.model.money import Money
 from gpubroker.model.requirements import Requirements
 from gpubroker.model.results import HostIdentity, Result
@@ -320,6 +320,7 @@ class Broker:
         lifetime: float | None = None,
         tags: Sequence[str] = (),
         secrets: bool = False,
+        on_owner_death: OnOwnerDeath = "release",
     ) -> Generator[Lease]:
         """As `AsyncBroker.lease`."""
         self.open()
@@ -331,6 +332,7 @@ class Broker:
             lifetime=lifetime,
             tags=tags,
             secrets=secrets,
+            on_owner_death=on_owner_death,
         )
         with within(self._portal, leasing) as lease:
             yield Lease(lease, self._call, self._portal)
@@ -343,6 +345,7 @@ class Broker:
         policy: Policy | None = None,
         budget: Money | float | str | None = None,
         lifetime: float | None = None,
+        on_owner_death: OnOwnerDeath = "release",
         on_output: OutputCallback | None = None,
     ) -> Result:
         """As `AsyncBroker.run`."""
@@ -353,8 +356,13 @@ class Broker:
             policy=policy,
             budget=budget,
             lifetime=lifetime,
+            on_owner_death=on_owner_death,
             on_output=on_output,
         )
+
+    def attach(self, name: str | None = None, *, on_output: OutputCallback | None = None) -> Result:
+        """As `AsyncBroker.attach`."""
+        return self._call(self._broker.attach, name, on_output=on_output)
 
     # ---- what is there --------------------------------------------------------------------
 

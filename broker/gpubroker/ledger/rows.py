@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from gpubroker.errors import ErrorKind, Scope
-from gpubroker.model.leases import LeaseRow, LeaseState, LedgerEvent
+from gpubroker.model.leases import JobRow, LeaseRow, LeaseState, LedgerEvent
 from gpubroker.model.money import Money
 from gpubroker.policy.cooldown import Cooldown
 from gpubroker.policy.experience import Experience
@@ -64,6 +64,13 @@ def lease_values(lease: LeaseRow) -> dict[str, Any]:
         values[name] = values[name].micros_up
     values["tags"] = "\n".join(lease.tags)
     return values
+
+
+def job_from(row: sqlite3.Row) -> JobRow:
+    """The job that a row of ``jobs`` describes."""
+    values: dict[str, Any] = {key: row[key] for key in row.keys()}  # noqa: SIM118
+    values["tags"] = tuple(values["tags"].split("\n")) if values["tags"] else ()
+    return JobRow(**values)
 
 
 def event_from(row: sqlite3.Row) -> LedgerEvent:

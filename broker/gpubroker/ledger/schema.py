@@ -75,10 +75,19 @@ def _m003_settlement(connection: sqlite3.Connection) -> None:
     )
 
 
+def _m005_on_owner_death(connection: sqlite3.Connection) -> None:
+    """What becomes of a lease whose broker has died; and a column that nothing ever used."""
+    connection.execute(
+        "ALTER TABLE leases ADD COLUMN on_owner_death TEXT NOT NULL DEFAULT 'release'"
+    )
+    connection.execute("ALTER TABLE leases DROP COLUMN suspected_at")
+
+
 MIGRATIONS: Final[tuple[Callable[[sqlite3.Connection], None], ...]] = (
     _m001_first,
     _m002_memory,
     _m003_settlement,
+    _m005_on_owner_death,
 )
 
 

@@ -41,7 +41,7 @@ from gpubroker.model.decisions import (
 )
 from gpubroker.model.events import EventKind
 from gpubroker.model.jobs import Job
-from gpubroker.model.leases import LeaseState
+from gpubroker.model.leases import LeaseState, OnOwnerDeath
 from gpubroker.model.money import Money
 from gpubroker.model.offers import Offer
 from gpubroker.model.requirements import Requirements
@@ -72,6 +72,7 @@ class Wish:
         reached: there must be a way to the machine: not all it is to do can be handed over.
         earlier: the record of a machine that was lost under the same job. Its cost counts
             against the same allowance.
+        on_owner_death: what becomes of the machine when this broker dies.
     """
 
     wanted: tuple[Requirements, ...]
@@ -86,6 +87,7 @@ class Wish:
     job: Job | None = None
     reached: bool = False
     earlier: DecisionRecord | None = None
+    on_owner_death: OnOwnerDeath = "release"
 
 
 def day_limits(budget: Budget, now: float) -> list[Limit]:
@@ -301,6 +303,7 @@ class Acquisition:
             tags=wish.tags,
             secrets=wish.secrets,
             job=wish.job,
+            on_owner_death=wish.on_owner_death,
         )
         try:
             hold = held = await intend(

@@ -14,6 +14,7 @@ from gpubroker.errors import InvalidValue, LedgerBusy, ProviderError
 from gpubroker.ledger.access import LedgerAccess
 from gpubroker.ledger.ledger import Ledger
 from gpubroker.ledger.mark_key import load_mark_key
+from gpubroker.lifecycle.lease_files import LeaseFiles
 from gpubroker.lifecycle.owner import Identity
 from gpubroker.lifecycle.parts import Parts
 from gpubroker.lifecycle.readings import Readings
@@ -58,6 +59,7 @@ async def open_parts(
         identity=Identity.own(f"broker-{source.getrandbits(48):012x}"),
         now=now,
         source=source,
+        files=None if path is None else LeaseFiles(path),
     )
     await _open_providers(stack, parts, settings, plugins, deadlines)
     return parts
