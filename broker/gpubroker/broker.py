@@ -12,7 +12,7 @@ from typing import Self, get_args
 import anyio
 from anyio import AsyncContextManagerMixin
 
-from gpubroker.errors import BrokerClosed, InvalidValue, JobError
+from gpubroker.errors import BrokerClosed, InvalidValue, JobError, StaleOwner
 from gpubroker.ledger.verify import violations
 from gpubroker.lifecycle.acquire import Acquisition, Wish, look
 from gpubroker.lifecycle.adoption import CannotAdopt
@@ -131,6 +131,10 @@ class AsyncBroker(AsyncContextManagerMixin):
                 self._open = None
                 if problem is not None:
                     raise problem
+
+    def hurry(self, seconds: float) -> None:
+        """Have closing wait no longer than this for proof. Called where a program exits."""
+        self._close_wait = min(self._close_wait, seconds)
 
     def _parts(self) -> Parts:
         return self._opened()[0]
@@ -406,8 +410,11 @@ class AsyncBroker(AsyncContextManagerMixin):
 
         Raises:
             InvalidValue: there is no such lease.
+            StaleOwner: it was this broker's until another process took this one for dead.
         """
         _, supervisor, reaper = self._opened()
+        if lease_id in supervisor.lost:
+            raise StaleOwner(f"lease {lease_id} was taken over by another process")
         hold = supervisor.holds.get(lease_id)
         if hold is not None:
             supervisor.request_release(hold, reason)

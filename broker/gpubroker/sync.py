@@ -405,8 +405,14 @@ class Broker:
         return self._call(self._broker.verify)
 
 
+#: Seconds that a program which exits with an open broker waits for proof, and for as much again at
+#: the end: what is not proven by then is on record.
+_AT_EXIT = 3.0
+
+
 @atexit.register
 def _close_at_exit() -> None:
     """Give up what is still held. It helps; nothing relies on it."""
     for broker in tuple(_open_brokers):
+        broker._broker.hurry(_AT_EXIT)
         broker.close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import TypeVarTuple
 
 import anyio
@@ -45,6 +46,7 @@ class Supervisor:
 
     Attributes:
         holds: the leases in hand, by id.
+        lost: ids of those that other processes have taken over.
         jumped: set, and then replaced, when the wall clock has jumped.
     """
 
@@ -59,6 +61,7 @@ class Supervisor:
         self._beat = 0.0
         self.jumped = anyio.Event()
         self.holds: dict[str, Hold] = {}
+        self.lost: set[str] = set()
 
     # ---- background tasks -----------------------------------------------------------------
 
@@ -257,8 +260,10 @@ class Supervisor:
         except StaleOwner as error:
             self._parts.emit(EventKind.FOUND, str(error), lease_id=hold.row.id)
             current = await self._parts.ledger.insist(lambda ledger: ledger.lease(hold.row.id))
-            hold.update(current or hold.row)
+            # As it is, but not as if it were ours: with their epoch we could write again.
+            hold.update(replace(current or hold.row, epoch=hold.row.epoch))
             hold.wait_no_more()
+            self.lost.add(hold.row.id)
             self.holds.pop(hold.row.id, None)
         finally:
             self._releases -= 1
