@@ -12,9 +12,10 @@ from typing import Self, get_args
 import anyio
 from anyio import AsyncContextManagerMixin
 
-from gpubroker.errors import BrokerClosed, InvalidValue, JobError
+from gpubroker.errors import BrokerClosed, InvalidValue, JobError, StaleOwner
 from gpubroker.ledger.verify import violations
 from gpubroker.lifecycle.acquire import Acquisition, Wish, look
+from gpubroker.lifecycle.adoption import CannotAdopt
 from gpubroker.lifecycle.lease import AsyncLease
 from gpubroker.lifecycle.opening import open_parts
 from gpubroker.lifecycle.parts import Parts
@@ -25,7 +26,7 @@ from gpubroker.model.costs import Costs, CostsBy
 from gpubroker.model.decisions import DecisionRecord
 from gpubroker.model.events import Event
 from gpubroker.model.jobs import Job
-from gpubroker.model.leases import LeaseRow, LedgerEvent, ReleaseState
+from gpubroker.model.leases import LeaseRow, LedgerEvent, OnOwnerDeath, ReleaseState
 from gpubroker.model.money import Money, parse_money
 from gpubroker.model.places import ledger_place
 from gpubroker.model.requirements import Requirements, alternatives
@@ -34,6 +35,7 @@ from gpubroker.plugins import Deadlines, Plugin
 from gpubroker.policy.budget import Budget
 from gpubroker.policy.handover import can_be_handed_over
 from gpubroker.policy.policy import Policy
+from gpubroker.policy.sweeping import can_be_adopted
 from gpubroker.settings import Settings, load
 from gpubroker.transport.job_io import OutputCallback
 
@@ -134,6 +136,10 @@ class AsyncBroker(AsyncContextManagerMixin):
                 if problem is not None:
                     raise problem
 
+    def hurry(self, seconds: float) -> None:
+        """Have closing wait no longer than this for proof. Called where a program exits."""
+        self._close_wait = min(self._close_wait, seconds)
+
     def _parts(self) -> Parts:
         return self._opened()[0]
 
@@ -170,6 +176,7 @@ class AsyncBroker(AsyncContextManagerMixin):
         lifetime: float | None = None,
         tags: Sequence[str] = (),
         secrets: bool = False,
+        on_owner_death: OnOwnerDeath = "release",
     ) -> AsyncGenerator[AsyncLease]:
         """A machine in hand, for several jobs; leaving the block gives it up.
 
@@ -184,6 +191,9 @@ class AsyncBroker(AsyncContextManagerMixin):
             tags: names to find it and its cost by.
             secrets: jobs with secrets will run on it, so only a machine whose identity is proven
                 will do.
+            on_owner_death: what whoever finds it does when this process has died: release it, or,
+                with ``"adopt"``, go on with the job that runs on it, put its outputs and what it
+                prints into the job's ``output_dir``, and release it then.
 
         Raises:
             AcquireError: there is no machine; the error carries the decision record.
@@ -198,6 +208,7 @@ class AsyncBroker(AsyncContextManagerMixin):
             tags=tags,
             secrets=secrets,
             reached=True,
+            on_owner_death=on_owner_death,
         )
         async with self._lease(wish) as lease:
             yield lease
@@ -210,6 +221,7 @@ class AsyncBroker(AsyncContextManagerMixin):
         policy: Policy | None = None,
         budget: Money | float | str | None = None,
         lifetime: float | None = None,
+        on_owner_death: OnOwnerDeath = "release",
         on_output: OutputCallback | None = None,
     ) -> Result:
         """Rent a machine, run one job, bring its outputs back, and give the machine up.
@@ -240,6 +252,7 @@ class AsyncBroker(AsyncContextManagerMixin):
             secrets=bool(job.secrets),
             job=job,
             reached=not can_be_handed_over(job),
+            on_owner_death=on_owner_death,
         )
         for left in reversed(range(job.retries + 1)):
             lease: AsyncLease | None = None
@@ -256,6 +269,45 @@ class AsyncBroker(AsyncContextManagerMixin):
             else:
                 return lease.final(result)
         raise AssertionError("the last try returns or raises")
+
+    async def attach(
+        self, name: str | None = None, *, on_output: OutputCallback | None = None
+    ) -> Result:
+        """Go on with a job whose broker has died, deliver its result, and give its machine up.
+
+        For leases that were made with ``on_owner_death="adopt"``, on the computer that made them.
+
+        Args:
+            name: of the lease or of the job; may be left out where there is only one.
+            on_output: called with all that the job prints, from its first byte on.
+
+        Returns:
+            The result, as `run` would have; its files are where the job wanted them.
+
+        Raises:
+            InvalidValue: there is no such lease, its owner lives, or it cannot be adopted here.
+            StaleOwner: another process was quicker.
+            MachineLost: the machine went away under the job.
+        """
+        reaper = self._opened()[2]
+        lease = await self._orphan(name)
+        try:
+            adopted = await reaper.take(lease)
+        except CannotAdopt as problem:
+            raise InvalidValue("lease", lease.id, str(problem)) from problem
+        return await reaper.deliver(adopted, self._release_wait, on_output)
+
+    async def _orphan(self, name: str | None) -> LeaseRow:
+        """The lease that `attach` means."""
+        if name is not None:
+            job = await self._parts().ledger(lambda ledger: ledger.job(name))
+            return await self._lease_row(name if job is None else job.lease_id)
+        now = self._parts().now()
+        found = [row for row in await self.leases() if can_be_adopted(row, now)]
+        if len(found) != 1:
+            named = ", ".join(row.id for row in found) or "there is none"
+            raise InvalidValue("lease", "", f"say which lease to attach to: {named}")
+        return found[0]
 
     @asynccontextmanager
     async def _lease(
@@ -290,6 +342,7 @@ class AsyncBroker(AsyncContextManagerMixin):
         secrets: bool = False,
         job: Job | None = None,
         reached: bool = False,
+        on_owner_death: OnOwnerDeath = "release",
     ) -> Wish:
         """What is asked for, with the settings for what was left out.
 
@@ -299,6 +352,11 @@ class AsyncBroker(AsyncContextManagerMixin):
         """
         if lifetime is not None and not 0 < lifetime < float("inf"):
             raise InvalidValue("lifetime", lifetime, "must be a positive number of seconds")
+        if on_owner_death not in get_args(OnOwnerDeath):
+            raise InvalidValue("on_owner_death", on_owner_death, "must be release or adopt")
+        if on_owner_death == "adopt" and self._parts().files is None:
+            problem = "nobody could adopt it: this ledger is no file"
+            raise InvalidValue("on_owner_death", on_owner_death, problem)
         wanted = alternatives(requirements)
         setup = max(r.setup.timeout if r.setup is not None else 0.0 for r in wanted)
         limits = self.settings.budget
@@ -314,6 +372,7 @@ class AsyncBroker(AsyncContextManagerMixin):
             secrets=secrets,
             job=job,
             reached=reached,
+            on_owner_death=on_owner_death,
         )
 
     # ---- what is there --------------------------------------------------------------------
@@ -377,8 +436,11 @@ class AsyncBroker(AsyncContextManagerMixin):
 
         Raises:
             InvalidValue: there is no such lease.
+            StaleOwner: it was this broker's until another process took this one for dead.
         """
         _, supervisor, reaper = self._opened()
+        if lease_id in supervisor.lost:
+            raise StaleOwner(f"lease {lease_id} was taken over by another process")
         hold = supervisor.holds.get(lease_id)
         if hold is not None:
             supervisor.request_release(hold, reason)

@@ -164,14 +164,15 @@ async def run(machine: Machine, job: Job, io: JobIO, channel: Channel | None) ->
     ``None`` for a machine whose ``ssh`` is false: that runs the jobs of its order by itself, is asked for
     them in that order, and ``io.purpose`` says for which.
 
-    May assume: ``io.job_id`` is new. ``io.env`` is the complete environment that the job asked for,
+    May assume: ``io.job_id`` is new, unless ``io.begun``: then another process started the job,
+    which only a provider with ``facts.reattaches`` is asked for. ``io.env`` is the complete environment that the job asked for,
     secrets included. Use `io` for everything that comes back; it checks names and sizes.
 
     Return: the outcome. A non-zero exit is an outcome, not an error.
 
     Raise: `ProviderError`; the kind `HOST_BROKEN` means that the machine is lost.
 
-    Cancelled: end the job. The machine is usually released right after.
+    Cancelled: end the job, unless ``io.leave_running``. The machine is usually released right after.
     """
     raise NotImplementedError
 

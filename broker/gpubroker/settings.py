@@ -92,12 +92,11 @@ def load(
     path = _config_path(env, config)
     document = _document(path)
     sources: dict[str, Setting] = {}
-    home = Path(env.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "gpubroker"
     chosen, source = _first(
         (ledger, "argument"),
         (env.get("GPUBROKER_LEDGER"), "GPUBROKER_LEDGER"),
         (document.get("ledger"), str(path)),
-        (home / "ledger.db", "default"),
+        (state_home(env) / "ledger.db", "default"),
     )
     if not isinstance(chosen, (str, Path)):
         raise InvalidValue("ledger", chosen, "must be a path, or a URL of PostgreSQL")
@@ -114,6 +113,12 @@ def load(
         keys=keys,
         sources=tuple(sources.values()),
     )
+
+
+def state_home(environ: Mapping[str, str]) -> Path:
+    """The folder for what gpubroker keeps on this host, where nothing else is set."""
+    state = environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(state) / "gpubroker"
 
 
 def why_off(

@@ -30,7 +30,7 @@ from gpubroker.model.costs import Costs, CostsBy
 from gpubroker.model.decisions import DecisionRecord
 from gpubroker.model.events import Event
 from gpubroker.model.jobs import Job
-from gpubroker.model.leases import LeaseRow, LedgerEvent, ReleaseState
+from gpubroker.model.leases import LeaseRow, LedgerEvent, OnOwnerDeath, ReleaseState
 from gpubroker.model.money import Money
 from gpubroker.model.requirements import Requirements
 from gpubroker.model.results import HostIdentity, Result
@@ -322,6 +322,7 @@ class Broker:
         lifetime: float | None = None,
         tags: Sequence[str] = (),
         secrets: bool = False,
+        on_owner_death: OnOwnerDeath = "release",
     ) -> Generator[Lease]:
         """As `AsyncBroker.lease`."""
         self.open()
@@ -333,6 +334,7 @@ class Broker:
             lifetime=lifetime,
             tags=tags,
             secrets=secrets,
+            on_owner_death=on_owner_death,
         )
         with within(self._portal, leasing) as lease:
             yield Lease(lease, self._call, self._portal)
@@ -345,6 +347,7 @@ class Broker:
         policy: Policy | None = None,
         budget: Money | float | str | None = None,
         lifetime: float | None = None,
+        on_owner_death: OnOwnerDeath = "release",
         on_output: OutputCallback | None = None,
     ) -> Result:
         """As `AsyncBroker.run`."""
@@ -355,8 +358,13 @@ class Broker:
             policy=policy,
             budget=budget,
             lifetime=lifetime,
+            on_owner_death=on_owner_death,
             on_output=on_output,
         )
+
+    def attach(self, name: str | None = None, *, on_output: OutputCallback | None = None) -> Result:
+        """As `AsyncBroker.attach`."""
+        return self._call(self._broker.attach, name, on_output=on_output)
 
     # ---- what is there --------------------------------------------------------------------
 
@@ -409,8 +417,14 @@ class Broker:
         return self._call(self._broker.verify)
 
 
+#: Seconds that a program which exits with an open broker waits for proof, and for as much again at
+#: the end: what is not proven by then is on record.
+_AT_EXIT = 3.0
+
+
 @atexit.register
 def _close_at_exit() -> None:
     """Give up what is still held. It helps; nothing relies on it."""
     for broker in tuple(_open_brokers):
+        broker._broker.hurry(_AT_EXIT)
         broker.close()

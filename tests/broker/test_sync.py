@@ -19,7 +19,7 @@ from .conftest import Start
 pytestmark = pytest.mark.usefixtures("own_settings")
 
 #: What only one of the two can have.
-ONLY_ASYNC = {"set_up", "final"}
+ONLY_ASYNC = {"set_up", "go_on", "final", "hurry"}
 ONLY_SYNC = {"open", "close"}
 
 

@@ -161,6 +161,8 @@ def test_anything_that_can_be_learnt_comes_back_unchanged(
 
 #: Undoes every migration but the first.
 _BACK_TO_FIRST = (
+    "ALTER TABLE leases DROP COLUMN on_owner_death",
+    "ALTER TABLE leases ADD COLUMN suspected_at REAL",
     "DROP INDEX leases_unsettled",
     "ALTER TABLE leases DROP COLUMN settled_at",
     "DROP TABLE cooldowns",

@@ -76,6 +76,16 @@ ProofWait = Annotated[
         rich_help_panel=_LIMITS,
     ),
 ]
+OnOwnerDeath = Annotated[
+    str,
+    typer.Option(
+        metavar="WHAT",
+        help="What `reap`, or any broker, does with the machine when this process was killed: "
+        "release, or adopt: it goes on with the command and delivers its outputs, and so does "
+        "`attach`.",
+        rich_help_panel=_LIMITS,
+    ),
+]
 Quiet = Annotated[
     bool,
     typer.Option("--quiet", "-q", help="Say nothing but what went wrong."),
@@ -91,6 +101,7 @@ def run(
     budget: Budget = None,
     lifetime: Lifetime = None,
     proof_wait: ProofWait = "60s",
+    on_owner_death: OnOwnerDeath = "release",
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> int:
@@ -102,7 +113,7 @@ def run(
     from gpubroker.cli.run import Asked, run
 
     chosen = policy.policy_of(settings, choice)
-    asked = Asked.of(wanted, chosen, job, budget, lifetime, proof_wait)
+    asked = Asked.of(wanted, chosen, job, budget, lifetime, proof_wait, on_owner_death)
     return run(settings, asked, quiet=quiet, as_json=as_json)
 
 
@@ -189,6 +200,29 @@ def release(
 
 
 @command(app)
+def attach(
+    settings: "Settings",
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[LEASE|JOB]", help="Which one; may be left out where there is only one."
+        ),
+    ] = None,
+    proof_wait: ProofWait = "60s",
+    as_json: Json = False,
+) -> int:
+    """Go on with a command whose `run --on-owner-death adopt` was killed.
+
+    Shows all that it prints, brings its outputs back, gives the machine up, and exits with its exit
+    code; from here on this is as if you had run it, Ctrl-C included. One that `reap` has delivered
+    already is not run again: it is told where its files are.
+    """
+    from gpubroker.cli.attach import attach
+
+    return attach(settings, name, proof_wait=proof_wait, as_json=as_json)
+
+
+@command(app)
 def reap(
     settings: "Settings",
     loop: Annotated[
@@ -198,7 +232,12 @@ def reap(
     proof_wait: ProofWait = "60s",
     as_json: Json = False,
 ) -> int:
-    """Find machines that nobody holds any more, and give them up."""
+    """Find machines that nobody holds any more, and give them up.
+
+    Jobs that are to be adopted are seen to their end first, their outputs and what they print put
+    where they belong. Exits with 125 if a provider gave no answer, a machine cannot be given up, or
+    a proof is missing.
+    """
     from gpubroker.cli.reap import reap
 
     return reap(settings, loop=loop, proof_wait=proof_wait, as_json=as_json)

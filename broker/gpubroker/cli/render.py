@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from gpubroker.cli.durations import shown
@@ -40,8 +40,28 @@ def leases_page(
     return Page(
         heading=[] if rows else ["no open lease" if open_only else "no lease"],
         tables=[Table(columns, rows)],
-        closing=[f"last complete sweep: {', '.join(ages) or 'never'}"],
+        closing=[
+            f"last complete sweep: {', '.join(ages) or 'never'}",
+            *_neglected(
+                {line.lease.provider for line in lines if line.lease.state.open}, swept, now
+            ),
+        ],
     )
+
+
+#: Seconds without a complete sweep after which it looks as if nobody watched over the machines.
+_NEGLECTED = 180.0
+
+
+def _neglected(held: Collection[str], swept: Mapping[str, float], now: float) -> list[str]:
+    """A warning for each provider that has a lease open and was not swept for long."""
+    return [
+        f"WARNING: nobody has looked after the machines at {name} for"
+        f" {shown(now - swept[name]) if name in swept else 'as long as this ledger is there'}:"
+        " run `gpubroker reap --loop`"
+        for name in sorted(held)
+        if now - swept.get(name, 0.0) > _NEGLECTED
+    ]
 
 
 def _lease_row(line: LeaseLine, now: float) -> list[str]:
@@ -66,13 +86,20 @@ def _lease_row(line: LeaseLine, now: float) -> list[str]:
 # ---- sweeps --------------------------------------------------------------------------------
 
 
-def reap_page(sweeps: Sequence[Swept], releases: Mapping[str, ReleaseState]) -> Page:
+def reap_page(
+    sweeps: Sequence[Swept], releases: Mapping[str, ReleaseState], adopted: Collection[str] = ()
+) -> Page:
     """What the sweeps found, and what became of it."""
     rows = [_found_row(swept, found, releases) for swept in sweeps for found in swept.verdicts]
     heading = [
         f"{swept.provider}: no complete list, so nothing is concluded: {swept.problem}"
         for swept in sweeps
         if not swept.complete
+    ]
+    heading += [
+        f"going on with the job of {lease} until it ends"
+        for lease in adopted
+        if lease not in releases
     ]
     complete = [swept.provider for swept in sweeps if swept.complete]
     if complete and not rows:

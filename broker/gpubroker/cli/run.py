@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final, Self, cast
 
 import anyio
 
@@ -20,6 +20,7 @@ from gpubroker.cli.sink import Sink
 from gpubroker.errors import BrokerError
 from gpubroker.model.durations import parse_seconds
 from gpubroker.model.jobs import Job
+from gpubroker.model.leases import OnOwnerDeath
 from gpubroker.model.money import Money, parse_money
 from gpubroker.model.requirements import Requirements
 from gpubroker.policy.policy import Policy
@@ -41,6 +42,7 @@ class Asked:
     budget: Money | None
     lifetime: float | None
     proof_wait: float
+    on_owner_death: OnOwnerDeath
 
     @classmethod
     def of(
@@ -51,6 +53,7 @@ class Asked:
         budget: str | None,
         lifetime: str | None,
         proof_wait: str,
+        on_owner_death: str,
     ) -> Self:
         """From the options' text.
 
@@ -64,6 +67,7 @@ class Asked:
             budget=None if budget is None else parse_money("budget", budget),
             lifetime=None if lifetime is None else parse_seconds("lifetime", lifetime),
             proof_wait=parse_seconds("proof-wait", proof_wait),
+            on_owner_death=cast("OnOwnerDeath", on_owner_death),  # checked by the broker
         )
 
 
@@ -134,6 +138,7 @@ class _Running:
                     policy=asked.policy,
                     budget=asked.budget,
                     lifetime=asked.lifetime,
+                    on_owner_death=asked.on_owner_death,
                     on_output=self._on_output,
                 )
                 await self._flush()

@@ -17,6 +17,7 @@ from gpubroker.ledger.rows import (
     cooldown_from,
     event_from,
     experience_from,
+    job_from,
     lease_from,
     lease_values,
     owner_from,
@@ -27,7 +28,7 @@ from gpubroker.ledger.sql import Engine, Sql
 from gpubroker.ledger.store import Store
 from gpubroker.model.costs import Costs, CostsBy
 from gpubroker.model.decisions import DecisionRecord
-from gpubroker.model.leases import LeaseRow, LeaseState, LedgerEvent
+from gpubroker.model.leases import JobRow, LeaseRow, LeaseState, LedgerEvent
 from gpubroker.model.marks import ledger_id
 from gpubroker.model.money import Money
 from gpubroker.model.places import Place, PostgresUrl
@@ -269,7 +270,7 @@ class Ledger:
         """
         with self._store.transaction() as sql:
             now = _current(sql, lease)
-            taken = {"owner": owner, "epoch": now.epoch + 1, "suspected_at": None}
+            taken = {"owner": owner, "epoch": now.epoch + 1}
             _update(sql, now, taken)
             result = _lease(sql, lease.id)
             _write_event(sql, result, at, "taken over", None, None, detail)
@@ -338,6 +339,21 @@ class Ledger:
                 return _move(sql, now, LeaseState.IDLE, at, "job ended", detail, {})
             _write_event(sql, now, at, "job ended", None, None, detail)
             return now
+
+    def job(self, job_id: str) -> JobRow | None:
+        """The job with this id."""
+        with self._store.reading() as sql:
+            row = sql.execute("SELECT * FROM jobs WHERE id = :id", {"id": job_id}).fetchone()
+            return None if row is None else job_from(row)
+
+    def jobs(self, lease_id: str) -> list[JobRow]:
+        """The jobs of one lease, the newest first."""
+        with self._store.reading() as sql:
+            rows = sql.execute(
+                "SELECT * FROM jobs WHERE lease_id = :id ORDER BY started_at DESC, id",
+                {"id": lease_id},
+            )
+            return [job_from(row) for row in rows]
 
     # ---- what is there --------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from gpubroker.errors import ErrorKind, Scope
 from gpubroker.ledger.sql import Row
-from gpubroker.model.leases import LeaseRow, LeaseState, LedgerEvent
+from gpubroker.model.leases import JobRow, LeaseRow, LeaseState, LedgerEvent
 from gpubroker.model.money import Money
 from gpubroker.policy.budget import Limit as Limit  # noqa: PLC0414 - callers look for it here
 from gpubroker.policy.cooldown import Cooldown
@@ -58,6 +58,13 @@ def lease_values(lease: LeaseRow) -> dict[str, Any]:
         values[name] = None if values[name] is None else values[name].micros_up
     values["tags"] = "\n".join(lease.tags)
     return values
+
+
+def job_from(row: Row) -> JobRow:
+    """The job that a row of ``jobs`` describes."""
+    values = _fields(JobRow, row)
+    values["tags"] = tuple(values["tags"].split("\n")) if values["tags"] else ()
+    return JobRow(**values)
 
 
 def event_from(row: Row) -> LedgerEvent:

@@ -99,11 +99,20 @@ def _m004_budgets(connection: Sql) -> None:
     connection.execute("ALTER TABLE jobs ADD COLUMN cost BIGINT NOT NULL DEFAULT 0")
 
 
+def _m005_on_owner_death(connection: Sql) -> None:
+    """What becomes of a lease whose broker has died; and a column that nothing ever used."""
+    connection.execute(
+        "ALTER TABLE leases ADD COLUMN on_owner_death TEXT NOT NULL DEFAULT 'release'"
+    )
+    connection.execute("ALTER TABLE leases DROP COLUMN suspected_at")
+
+
 MIGRATIONS: Final[tuple[Callable[[Sql], None], ...]] = (
     _m001_first,
     _m002_memory,
     _m003_settlement,
     _m004_budgets,
+    _m005_on_owner_death,
 )
 
 

@@ -40,7 +40,7 @@ from gpubroker.model.decisions import (
 )
 from gpubroker.model.events import EventKind
 from gpubroker.model.jobs import Job
-from gpubroker.model.leases import LeaseState
+from gpubroker.model.leases import LeaseState, OnOwnerDeath
 from gpubroker.model.money import Money
 from gpubroker.model.offers import Offer
 from gpubroker.model.requirements import Requirements
@@ -69,6 +69,7 @@ class Wish:
         reached: there must be a way to the machine: not all it is to do can be handed over.
         earlier: the record of a machine that was lost under the same job. Its cost counts
             against the same allowance.
+        on_owner_death: what becomes of the machine when this broker dies.
     """
 
     wanted: tuple[Requirements, ...]
@@ -82,6 +83,7 @@ class Wish:
     job: Job | None = None
     reached: bool = False
     earlier: DecisionRecord | None = None
+    on_owner_death: OnOwnerDeath = "release"
 
 
 async def _means(parts: Parts, claim: Claim) -> tuple[Money | None, dict[str, Money]]:
@@ -314,6 +316,7 @@ class Acquisition:
             tags=wish.tags,
             secrets=wish.secrets,
             job=wish.job,
+            on_owner_death=wish.on_owner_death,
         )
         tried = True
         try:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import anyio
 
-from gpubroker.errors import ErrorKind, LeaseReleased, ProviderError, Scope
+from gpubroker.errors import ErrorKind, LeaseReleased, LedgerUnusable, ProviderError, Scope
 from gpubroker.ledger.ledger import OverLimit
 from gpubroker.lifecycle.hold import Hold
+from gpubroker.lifecycle.lease_files import KeptLease
 from gpubroker.lifecycle.link import Link
 from gpubroker.lifecycle.parts import Parts
 from gpubroker.lifecycle.readiness import wait_until_running
@@ -19,7 +20,7 @@ from gpubroker.lifecycle.running import run_on
 from gpubroker.lifecycle.supervise import Supervisor
 from gpubroker.model.events import EventKind
 from gpubroker.model.jobs import Job
-from gpubroker.model.leases import LeaseRow, LeaseState
+from gpubroker.model.leases import LeaseRow, LeaseState, OnOwnerDeath
 from gpubroker.model.machines import Order
 from gpubroker.model.money import Money
 from gpubroker.model.offers import Offer
@@ -44,6 +45,7 @@ class Conditions:
             provider's boot time-out.
         secrets: secrets are meant for the machine.
         job: the only one that the machine is for; ``None`` where more may come.
+        on_owner_death: what becomes of it when this broker dies.
     """
 
     request_id: str
@@ -54,6 +56,7 @@ class Conditions:
     tags: tuple[str, ...]
     secrets: bool = False
     job: Job | None = None
+    on_owner_death: OnOwnerDeath = "release"
 
 
 async def money_left(parts: Parts, limits: Sequence[Limit]) -> Money | None:
@@ -74,6 +77,7 @@ async def intend(
     Raises:
         OverLimit: a limit on money does not allow it. NoPlace: one on machines does not.
         BrokerClosed: the broker is closing.
+        LedgerUnusable: what an heir would need cannot be kept.
         ProviderError: this system has no SSH client.
     """
     provider = parts.providers[offer.provider]
@@ -114,6 +118,7 @@ async def intend(
         created_at=now,
         deadline=now + lifetime,
         tags=tags,
+        on_owner_death=conditions.on_owner_death,
     )
     hold = Hold(row, provider, offer, image, conditions.allowance)
     # From the reservation to the create nothing else is awaited: a sweep in between would find a
@@ -121,18 +126,39 @@ async def intend(
     if provider.facts.ssh:
         hold.link = await Link.make(secrets=conditions.secrets)
     try:
+        _keep(parts, hold)
         await supervisor.beat()
         supervisor.check_open()
         await parts.ledger(lambda ledger: ledger.reserve(row, bounds, machines))
     except BaseException:
         if hold.link is not None:
             hold.link.discard()
+        if parts.files is not None and row.on_owner_death == "adopt":
+            parts.files.remove(row.id)
         raise
     if hold.link is not None:
         given_up = anyio.CancelScope()
         hold.use(given_up)
         supervisor.start(hold.link.keep, given_up)
     return hold
+
+
+def _keep(parts: Parts, hold: Hold) -> None:
+    """Have what an heir needs to reach the machine on the disk, before there is one."""
+    if hold.row.on_owner_death != "adopt" or parts.files is None:
+        return
+    link = hold.link
+    kept = KeptLease(
+        offer=hold.offer,
+        image=hold.image,
+        private_key="" if link is None else link.key.private.read_text(),
+        public_key="" if link is None else link.key.public,
+        nonce="" if link is None else link.nonce,
+    )
+    try:
+        parts.files.put_lease(hold.row.id, kept)
+    except OSError as error:
+        raise LedgerUnusable(f"what its heir needs cannot be kept: {error}") from error
 
 
 async def bring_up(
@@ -158,7 +184,7 @@ async def bring_up(
                 await _probe(parts, hold)
                 return
         finally:
-            hold.leave(given_up)
+            hold.disuse(given_up)
     if hold.release_reason is not None:
         # Somebody wants this machine gone; renting another one is not what they asked for.
         raise LeaseReleased(hold.row.id, hold.release_reason)

@@ -29,6 +29,9 @@ class Hold:
         allowance: USD for the request that it is part of; ``None`` is no limit.
         drain_reason: why it is to be given up as soon as no job runs on it; empty if it is not.
         lost: it was asked for because the machine went away by itself.
+        unattended: a sweep has adopted it with its job: nobody here waits for either.
+        left: this broker lets go of it, and leaves it to whoever finds it.
+        ends_at: when its lifetime is over, by the event loop's clock, which nobody sets back.
     """
 
     def __init__(
@@ -38,10 +41,13 @@ class Hold:
         offer: Offer,
         image: str | None = None,
         allowance: Money | None = None,
+        *,
+        now: float | None = None,
     ) -> None:
         self.row = row
         self.allowance = allowance
         self.drain_reason = ""
+        self.ends_at = anyio.current_time() + row.deadline - (now or row.created_at)
         self.image = image
         self.provider = provider
         self.offer = offer
@@ -51,6 +57,8 @@ class Hold:
         self.link: Link | None = None
         self.release_reason: str | None = None
         self.lost = False
+        self.unattended = False
+        self.left = False
         self._acknowledged = anyio.Event()
         self._proven = anyio.Event()
         self._users: set[anyio.CancelScope] = set()
@@ -71,13 +79,23 @@ class Hold:
         for scope in tuple(self._users):
             scope.cancel()
 
+    def leave(self) -> None:
+        """Let go of it without giving it up: its job goes on, for somebody else to deliver."""
+        self.left = True
+        self.interrupt()
+
+    def wait_no_more(self) -> None:
+        """Another process sees to it: what comes of it is not waited for here."""
+        self._acknowledged.set()
+        self._proven.set()
+
     def use(self, scope: anyio.CancelScope) -> None:
         """Have `scope` cancelled when the lease is given up."""
         self._users.add(scope)
-        if self.release_reason is not None:
+        if self.release_reason is not None or self.left:
             scope.cancel()
 
-    def leave(self, scope: anyio.CancelScope) -> None:
+    def disuse(self, scope: anyio.CancelScope) -> None:
         """Undo `use`."""
         self._users.discard(scope)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,9 +18,11 @@ from gpubroker.errors import (
     MachineLost,
     SecretsRefused,
     SetupFailed,
+    StaleOwner,
 )
 from gpubroker.ledger.ledger import Ledger
 from gpubroker.lifecycle.hold import Hold
+from gpubroker.lifecycle.lease_files import KeptJob
 from gpubroker.lifecycle.parts import Parts
 from gpubroker.lifecycle.running import Run, run_on
 from gpubroker.lifecycle.supervise import Supervisor
@@ -132,6 +134,7 @@ class AsyncLease:
             LeaseReleased: the lease has been given up.
             MachineLost: the machine went away under the job.
             SecretsRefused: the job has secrets, and the machine's identity is not proven.
+            StaleOwner: another process took this broker for dead, and has adopted the job.
             OSError: the outputs cannot be written here.
         """
         job = Job.of(job)
@@ -140,6 +143,7 @@ class AsyncLease:
             self._check_secrets(job)
             job_id = self._parts.new_id("job")
             hold, at = self._hold, self._parts.now()
+            self._keep(job_id, job)
             hold.update(
                 await self._parts.ledger(
                     lambda ledger: ledger.begin_job(hold.row, job_id, job.title, job.tags, at)
@@ -147,28 +151,93 @@ class AsyncLease:
             )
             self._emit(EventKind.RUNNING, job.title)
             env = {**self._requirements.env, **job.env, **job.secrets}
-            try:
-                run = await run_on(
-                    self._parts,
-                    hold,
-                    job,
-                    job_id=job_id,
-                    env=env,
-                    destination=job.output_dir,
-                    on_output=on_output,
-                )
-            except BaseException as error:
+            return await self._to_its_end(job_id, job, env, on_output=on_output)
+
+    async def go_on(
+        self,
+        job_id: str,
+        job: Job,
+        *,
+        on_output: OutputCallback | None = None,
+        keep_output: bool = False,
+    ) -> Result:
+        """Go on with a job that a broker had begun which is gone. Called by the broker.
+
+        Args:
+            keep_output: put what it prints beside its outputs.
+
+        Raises:
+            MachineLost: the machine went away under the job, or knows nothing of it.
+            StaleOwner: another process has taken the lease over.
+            OSError: the outputs cannot be written here.
+        """
+        async with self._turn:
+            self._check_held()
+            self._emit(EventKind.RUNNING, f"{job.title}, begun by a broker that is gone")
+            return await self._to_its_end(
+                job_id, job, {}, on_output=on_output, begun=True, keep_output=keep_output
+            )
+
+    async def _to_its_end(
+        self,
+        job_id: str,
+        job: Job,
+        env: Mapping[str, str],
+        *,
+        on_output: OutputCallback | None,
+        begun: bool = False,
+        keep_output: bool = False,
+    ) -> Result:
+        """Have a job's result safe, and its end on record."""
+        hold = self._hold
+        try:
+            run = await run_on(
+                self._parts,
+                hold,
+                job,
+                job_id=job_id,
+                env=env,
+                destination=job.output_dir,
+                on_output=on_output,
+                begun=begun,
+                keep_output=keep_output,
+            )
+        except StaleOwner:
+            raise
+        except BaseException as error:
+            if not hold.left:
                 self._end_badly(job_id, type(error).__name__)
-                raise
-            ended = self._parts.now()
-            await self._end(job_id, run.outcome, ended)
-            result = replace(self._result(job_id, run), cost=self._charge(ended))
-            if hold.drain_reason:
-                self.release(hold.drain_reason)
-            self._emit(EventKind.JOB_ENDED, result.failure or "exit code 0")
+            raise
+        ended = self._parts.now()
+        await self._end(job_id, run.outcome, ended)
+        result = replace(self._result(job_id, run), cost=self._charge(ended))
+        if hold.drain_reason:
+            self.release(hold.drain_reason)
+        self._emit(EventKind.JOB_ENDED, result.failure or "exit code 0")
         if result.state is JobState.LOST:
             raise MachineLost(f"{self.provider}: {result.failure}", result)
         return result
+
+    def _keep(self, job_id: str, job: Job) -> None:
+        """Have what an heir needs of a job on the disk, where it is to have one.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        files, link = self._parts.files, self._hold.link
+        if self._hold.row.on_owner_death != "adopt" or files is None:
+            return
+        kept = KeptJob(
+            id=job_id,
+            title=job.title,
+            outputs=job.outputs,
+            output_dir=job.output_dir.absolute(),
+            output_limit=job.output_limit,
+            timeout=job.timeout,
+            host_keys=() if link is None else link.host_keys,
+            host_identity=self.host_identity,
+        )
+        files.put_job(self.id, kept)
 
     @asynccontextmanager
     async def tunnel(

@@ -22,6 +22,7 @@ from gpubroker.plugins import Provider
 from gpubroker.transport.channel import Channel
 
 if TYPE_CHECKING:
+    from gpubroker.lifecycle.lease_files import KeptJob, KeptLease
     from gpubroker.transport.ssh import LeaseKey
 
 HEARTBEAT = 60.0
@@ -44,6 +45,9 @@ class Link:
         channel: the way there, once there is one.
         host_identity: how it was made sure that the machine is the one that was rented.
     """
+
+    #: How that had been made sure of before, where another broker did.
+    _known_by: HostIdentity | None = None
 
     def __init__(self, folder: Path, key: LeaseKey, nonce: str, *, secrets: bool) -> None:
         self.key = key
@@ -76,6 +80,28 @@ class Link:
             raise
         # From the system, and not repeatable as ids are: it proves whose machine answers.
         return cls(folder, key, f"nonce-{token_hex(12)}", secrets=secrets)
+
+    @classmethod
+    def restore(cls, kept: KeptLease, job: KeptJob) -> Self:
+        """The way to a machine that another broker rented; it must show the same host keys.
+
+        Raises:
+            OSError: the key cannot be written.
+        """
+        from gpubroker.transport.ssh import LeaseKey
+
+        folder = Path(tempfile.mkdtemp(prefix="gpubroker-"))
+        key = LeaseKey.restore(folder, kept.private_key, kept.public_key)
+        link = cls(folder, key, kept.nonce, secrets=False)
+        link._host_keys, link._known_by = job.host_keys, job.host_identity
+        return link
+
+    @property
+    def host_keys(self) -> tuple[str, ...]:
+        """The host keys that are believed, as far as there are any yet."""
+        from gpubroker.transport.ssh.known_hosts import KnownHosts
+
+        return self._host_keys or KnownHosts(self._folder, ()).keys
 
     def discard(self) -> None:
         """Remove the key, and whatever lies with it."""
@@ -116,7 +142,8 @@ class Link:
                 await self._compare(channel)
         except ChannelLost as error:
             return str(error)
-        self.host_identity = HostIdentity.PINNED if self._host_keys else HostIdentity.FIRST_USE
+        seen = HostIdentity.PINNED if self._host_keys else HostIdentity.FIRST_USE
+        self.host_identity = self._known_by or seen
         self.channel = channel
         return ""
 

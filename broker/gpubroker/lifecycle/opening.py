@@ -10,12 +10,14 @@ from contextlib import AsyncExitStack
 from gpubroker.errors import InvalidValue, ProviderError
 from gpubroker.ledger.access import open_ledger
 from gpubroker.ledger.mark_key import load_mark_key
+from gpubroker.lifecycle.lease_files import LeaseFiles
 from gpubroker.lifecycle.owner import Identity
 from gpubroker.lifecycle.parts import Parts
 from gpubroker.lifecycle.readings import Readings
 from gpubroker.model.events import EventKind
+from gpubroker.model.places import Place, PostgresUrl
 from gpubroker.plugins import BrokenPlugin, Deadlines, Plugin, discover, open_provider
-from gpubroker.settings import Settings
+from gpubroker.settings import Settings, state_home
 from gpubroker.watchdog import Watchdog
 
 #: Seconds to wait for other processes that hold the ledger.
@@ -49,18 +51,29 @@ async def open_parts(
     ledger = await stack.enter_async_context(
         open_ledger(place, entropy=entropy(5), patience=_PATIENCE, source=source)
     )
+    ledger_id = await ledger(lambda ledger: ledger.id)
     in_use = bool(await ledger(lambda ledger: ledger.leases(limit=1)))
     parts = Parts(
         ledger=ledger,
-        ledger_id=await ledger(lambda ledger: ledger.id),
+        ledger_id=ledger_id,
         mark_key=load_mark_key(place, os.environ, entropy(32), needed=in_use),
         identity=Identity.own(f"broker-{source.getrandbits(48):012x}"),
         now=now,
         source=source,
         budget=settings.budget,
+        files=_lease_files(place, ledger_id),
     )
     await _open_providers(stack, parts, settings, plugins, deadlines)
     return parts
+
+
+def _lease_files(place: Place | None, ledger_id: str) -> LeaseFiles | None:
+    """Beside the ledger's file; on this host only, where the ledger is shared by several."""
+    if place is None:
+        return None
+    if isinstance(place, PostgresUrl):
+        return LeaseFiles(state_home(os.environ) / f"{ledger_id}.leases")
+    return LeaseFiles(place.absolute().with_name(f"{place.name}.leases"))
 
 
 async def _open_providers(

@@ -16,6 +16,9 @@ OWNER_TTL = 60.0
 HEARTBEAT = 15.0
 """Seconds between two heartbeats."""
 
+SILENCE = 120.0
+"""Seconds for which a process that is there, but silent, is taken for busy and not for hung."""
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -45,16 +48,21 @@ class Identity:
     def alive(self, owner: Owner | None, now: float) -> bool | None:
         """Whether `owner` lives: ``True``, ``False`` for certainly not, ``None`` for no sign.
 
-        A process of this very system can be looked up; its absence is certain. Of any other only
-        the heartbeat is known, and a missing one may only be late.
+        A process of this very system can be looked up; its absence is certain, and its presence
+        a second sign of life. Of any other only the heartbeat is known, and a missing one may
+        only be late. One that is further ahead than any can be tells of a clock that was set
+        back, and of nothing else.
         """
         if owner is None:
             return None
         if owner.closed_at is not None:
             return False
-        if owner.host == self.host and _started(owner.pid) != owner.started:
+        here = owner.host == self.host
+        if here and _started(owner.pid) != owner.started:
             return False
-        return True if now <= owner.expires_at else None
+        until = owner.expires_at + (SILENCE if here else 0.0)
+        possible = here or owner.expires_at <= now + OWNER_TTL + SILENCE
+        return True if now <= until and possible else None
 
 
 def _running_system() -> str:

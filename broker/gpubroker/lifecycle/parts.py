@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from gpubroker.ledger.access import LedgerAccess
+from gpubroker.lifecycle.lease_files import LeaseFiles
 from gpubroker.lifecycle.owner import Identity
 from gpubroker.lifecycle.readings import Readings
 from gpubroker.lifecycle.recall import Recall
@@ -38,6 +39,7 @@ class Parts:
         taken: offers of which there is one that this broker rents, or is about to: by provider and
             offer, with the hold once there is one.
         asking: the quotes that are under way.
+        files: what heirs need of leases; ``None`` where the ledger has no place on a disk.
         recall: what is remembered of failures and hosts.
         broken: plugins that could not be opened, and why.
         blocking: what the watchdog has to say of a provider, by name.
@@ -57,6 +59,7 @@ class Parts:
         default_factory=dict[tuple[str, str], "Hold | None"]
     )
     asking: list[Asking] = field(default_factory=list["Asking"])
+    files: LeaseFiles | None = None
     recall: Recall = field(default_factory=Recall)
     broken: list[BrokenPlugin] = field(default_factory=list[BrokenPlugin])
     blocking: dict[str, str] = field(default_factory=dict[str, str])

@@ -6,11 +6,15 @@ The same pass runs at every broker start, every 30 s while leases are open, and 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 import anyio
 
 from gpubroker.errors import (
+    BrokerClosed,
     ErrorKind,
     InvalidValue,
     LedgerError,
@@ -18,7 +22,11 @@ from gpubroker.errors import (
     Scope,
     StaleOwner,
 )
+from gpubroker.ledger.ledger import Ledger
+from gpubroker.ledger.rows import Owner
+from gpubroker.lifecycle.adoption import Adopted, Adopter, CannotAdopt
 from gpubroker.lifecycle.hold import Hold
+from gpubroker.lifecycle.owner import HEARTBEAT
 from gpubroker.lifecycle.parts import Parts
 from gpubroker.lifecycle.prices import risen
 from gpubroker.lifecycle.readings import Reading
@@ -36,15 +44,19 @@ from gpubroker.model.leases import LeaseRow, LeaseState
 from gpubroker.model.machines import Machine, MachineState
 from gpubroker.model.marks import Mark
 from gpubroker.model.money import Money
+from gpubroker.model.results import Result
 from gpubroker.policy.backoff import delay
 from gpubroker.policy.budget import AtLimit
 from gpubroker.policy.retry import Retry
-from gpubroker.policy.sweeping import Finding, Scene, Verdict, brake, sweep
+from gpubroker.policy.sweeping import Finding, Scene, Verdict, brake, can_be_adopted, sweep
 from gpubroker.policy.transitions import HELD, USED
+from gpubroker.transport.job_io import OutputCallback
 
 SWEEP_EVERY = 30.0
 """Seconds between two sweeps of a broker that has leases open."""
 
+LOOK_AGAIN_FOR_OWNERS = HEARTBEAT + 5.0
+"""Seconds after which an owner that lives has been heard of again, whatever kept it."""
 
 #: The same while a machine in use seems to be down: somebody may be waiting for its job.
 _LOOK_AGAIN = 6.0
@@ -58,6 +70,7 @@ class Swept:
         complete: whether the provider gave a complete list. If not, nothing was concluded.
         verdicts: everything that was found, strangers' machines included.
         started: ids of the leases whose release this sweep started.
+        adopted: ids of those that this broker goes on with, since a job runs on them.
     """
 
     provider: str
@@ -65,6 +78,7 @@ class Swept:
     problem: str = ""
     verdicts: tuple[Verdict, ...] = ()
     started: tuple[str, ...] = ()
+    adopted: tuple[str, ...] = ()
 
 
 class Reaper:
@@ -74,26 +88,35 @@ class Reaper:
         self._parts = parts
         self._supervisor = supervisor
         self.spending = Spending(parts, supervisor)
+        self._adopter = Adopter(parts, supervisor)
         self._settling = Settling(parts)
         self._doubted: dict[tuple[Finding, str], tuple[int, float]] = {}
+        #: By owner: until when its word counted, as the last sweep read it.
+        self._heard: dict[str, float] = {}
         self._surplus: set[str] = set()
+        self._alarmed: set[str] = set()
         self._releasing: set[str] = set()
         self._released = anyio.Event()
         self.done = anyio.Event()
 
     async def loop(self) -> None:
-        """Sweep now, and then every 30 s while anything is open."""
+        """Sweep now, and then every 30 s while anything is open; and whenever the clock jumps."""
         while True:
+            jumped = self._supervisor.jumped
             try:
                 if not self.done.is_set() or await self._anything_open():
                     await self.sweep_all()
                 else:
                     await self._account()
-            except LedgerError as error:
-                self._parts.emit(EventKind.ALARM, f"a sweep failed: {error}")
+            except Exception as error:  # noqa: BLE001 - it must go on for as long as the broker lives
+                problem = f"{type(error).__name__}: {error}"
+                self._parts.emit(EventKind.ALARM, f"a sweep failed: {problem}")
             self.done.set()
             down = any(finding is Finding.DOWN for finding, _ in self._doubted)
-            await anyio.sleep(_LOOK_AGAIN if down else SWEEP_EVERY)
+            with anyio.move_on_after(_LOOK_AGAIN if down else SWEEP_EVERY):
+                await jumped.wait()
+                # What was missing before may only have slept: it gets another look.
+                self._doubted.clear()
 
     async def _anything_open(self) -> bool:
         return bool(await self._parts.ledger.insist(lambda ledger: ledger.leases(limit=1)))
@@ -105,15 +128,16 @@ class Reaper:
         async def one(name: str) -> None:
             results.append(await self.sweep(name))
 
-        held = {
-            lease.provider
-            for lease in await self._parts.ledger.insist(lambda ledger: ledger.leases())
-        }
+        leases = await self._parts.ledger.insist(lambda ledger: ledger.leases())
+        held = {lease.provider for lease in leases}
         async with anyio.create_task_group() as tasks:
             for name, provider in self._parts.providers.items():
                 # Without an account there is nothing to list, unless there was one.
                 if "inventory" in provider.hooks and (provider.has_account or name in held):
                     tasks.start_soon(one, name)
+            for name in held - self._parts.providers.keys():
+                results.append(await self._without_provider(name, leases))
+        self._tidy()
         await self._account()
         return sorted(results, key=lambda swept: swept.provider)
 
@@ -121,6 +145,35 @@ class Reaper:
         """Put what was billed on record, and see what that makes of the limits."""
         await self._settling.settle_all()
         await self.spending.look()
+
+    async def _without_provider(self, name: str, leases: Sequence[LeaseRow]) -> Swept:
+        """Raise the alarm for machines that cannot be looked at, and quarantine the orphans."""
+        left = [l for l in leases if l.provider == name and l.state is not LeaseState.LATE_WATCH]
+        broken = {plugin.name: plugin.problem for plugin in self._parts.broken}
+        problem = broken.get(name, "it is not installed here")
+        for lease in [lease for lease in left if lease.id not in self._alarmed]:
+            self._alarmed.add(lease.id)
+            text = f"{lease.id} cannot be looked after, and may bill: {name}: {problem}"
+            self._parts.emit(EventKind.ALARM, text, provider=name, lease_id=lease.id)
+        owners, now = await self._owners(), self._parts.now()
+        started: list[str] = []
+        for lease in left:
+            dead = self._alive(owners.get(lease.owner), now) is False
+            if dead and lease.machine_id is not None and lease.id not in self._releasing:
+                with suppress(StaleOwner):
+                    started.append((await self.release(lease, Finding.OWNER_DEAD)).id)
+        return Swept(provider=name, complete=False, problem=problem, started=tuple(started))
+
+    def _tidy(self) -> None:
+        """Remove what was kept for the heirs of leases that are over."""
+        files, ledger, now = self._parts.files, self._parts.ledger, self._parts.now()
+        for lease_id, made_at in () if files is None else files.made():
+            with suppress(LedgerError):
+                lease = ledger.at_once(partial(Ledger.lease, lease_id=lease_id))
+                # One without a row may be about to get it.
+                over = now - made_at > 86_400 if lease is None else not lease.state.open
+                if over and files is not None:
+                    files.remove(lease_id)
 
     async def sweep(self, name: str) -> Swept:
         """One pass over one provider: its list first, the ledger second."""
@@ -140,10 +193,14 @@ class Reaper:
             )
             parts.emit(EventKind.ALARM, text, provider=name)
         started: list[str] = []
+        adopted: list[str] = []
         for verdict in acting:
             try:
+                if verdict.lease is not None and await self._adopt(verdict):
+                    adopted.append(verdict.lease.id)
+                    continue
                 lease = await self._carry_out(verdict)
-            except (StaleOwner, LedgerError) as error:
+            except (StaleOwner, LedgerError, BrokerClosed) as error:
                 parts.emit(EventKind.FOUND, str(error), provider=name)
                 continue
             if lease is not None:
@@ -157,7 +214,46 @@ class Reaper:
         }
         at = reading.wall
         await parts.ledger.insist(lambda ledger: ledger.put_swept(name, at))
-        return Swept(provider=name, complete=True, verdicts=tuple(verdicts), started=tuple(started))
+        return Swept(
+            provider=name,
+            complete=True,
+            verdicts=tuple(verdicts),
+            started=tuple(started),
+            adopted=tuple(adopted),
+        )
+
+    async def _adopt(self, verdict: Verdict) -> bool:
+        """Go on with an orphan's job, where that is wanted and can be done."""
+        lease, orphaned = verdict.lease, (Finding.OWNER_DEAD, Finding.OWNER_MISSING)
+        if verdict.finding not in orphaned or lease is None or lease.id in self._supervisor.holds:
+            return False
+        if not can_be_adopted(lease, self._parts.now()):
+            return False
+        try:
+            adopted = await self._adopter.take(
+                lease, str(verdict.finding), verdict.machine, unattended=True
+            )
+        except (CannotAdopt, OSError) as problem:
+            text = f"{lease.id} is released and not adopted: {problem}"
+            self._parts.emit(EventKind.ALARM, text, provider=lease.provider, lease_id=lease.id)
+            return False
+        self._adopter.see_to(adopted)
+        return True
+
+    async def _owners(self) -> dict[str, Owner]:
+        return await self._parts.ledger.insist(lambda ledger: ledger.owners())
+
+    def _alive(self, owner: Owner | None, now: float) -> bool | None:
+        """Whether an owner lives; one whose word has moved since the last sweep does.
+
+        Whatever its clock says, or ours: hosts may disagree about the time.
+        """
+        alive = self._parts.identity.alive(owner, now)
+        if alive is None and owner is not None:
+            before = self._heard.get(owner.id)
+            if before is not None and before != owner.expires_at:
+                return True
+        return alive
 
     async def _compare_prices(self, reading: Reading) -> None:
         """End what has become dearer than agreed: after its job, or at once where limits say so."""
@@ -184,7 +280,7 @@ class Reaper:
         leases = await parts.ledger.insist(
             lambda ledger: [lease for lease in ledger.leases() if lease.provider == name]
         )
-        owners = await parts.ledger.insist(lambda ledger: ledger.owners())
+        owners = await self._owners()
         closed = await parts.ledger.insist(
             lambda ledger: {
                 mark: lease
@@ -193,6 +289,8 @@ class Reaper:
             }
         )
         now = parts.now()
+        alive = {id_: self._alive(owner, now) for id_, owner in owners.items()}
+        self._heard |= {id_: owner.expires_at for id_, owner in owners.items()}
         return Scene(
             provider=name,
             facts=parts.providers[name].facts,
@@ -200,7 +298,7 @@ class Reaper:
             read_at=reading.wall,
             leases=leases,
             closed=closed,
-            alive=lambda lease: parts.identity.alive(owners.get(lease.owner), now),
+            alive=lambda lease: alive.get(lease.owner),
             ours=parts.ours,
             own=parts.identity.id,
             in_hand={*in_hand, *self._supervisor.holds, *self._releasing},
@@ -221,9 +319,13 @@ class Reaper:
         key = (verdict.finding, f"{scene.provider}/{subject}")
         seen.add(key)
         times, last = self._doubted.get(key, (0, float("-inf")))
-        # Two looks in quick succession are one look.
-        if scene.now - last >= scene.facts.absence_interval:
-            times, last = times + 1, scene.now
+        # Two looks in quick succession are one look; an owner must have had time to say something.
+        apart = scene.facts.absence_interval
+        if verdict.finding is Finding.OWNER_MISSING:
+            apart = max(apart, LOOK_AGAIN_FOR_OWNERS)
+        running = anyio.current_time()
+        if running - last >= apart:
+            times, last = times + 1, running
         self._doubted[key] = (times, last)
         return times >= wanted
 
@@ -331,8 +433,8 @@ class Reaper:
 
     async def _end_surplus(self, machine: Machine) -> None:
         """Destroy a second machine of one intent. The lease has its own, and is left alone."""
-        parts, failures = self._parts, 0
-        text = f"{machine.id} is a second machine of one create; it is destroyed, its cost unknown"
+        parts, failures, seen = self._parts, 0, self._parts.now()
+        text = f"{machine.id} is a second machine of one create; it is destroyed"
         parts.emit(EventKind.ALARM, text, provider=machine.provider)
         while True:
             try:
@@ -341,7 +443,21 @@ class Reaper:
                 failures += 1
                 await anyio.sleep(delay(failures, parts.source, retry_after=error.retry_after))
             else:
-                return
+                break
+        hours = max(0.0, parts.now() - (machine.created_at or seen)) / 3600
+        cost = "unknown" if machine.hourly is None else f"about {machine.hourly * hours}"
+        await self._note_surplus(machine, f"{machine.id} was destroyed; its cost: {cost}")
+
+    async def _note_surplus(self, machine: Machine, text: str) -> None:
+        """Put a second machine on record, with the lease whose mark it carries."""
+        parts, mark = self._parts, Mark.find(machine.mark)
+        lease = await parts.ledger.insist(lambda ledger: ledger.lease_of_mark(str(mark)))
+        if lease is not None:
+            row, now = lease, parts.now()
+            with suppress(StaleOwner):  # it is told all the same
+                await parts.ledger.insist(lambda ledger: ledger.note(row, now, "surplus", text))
+        id_ = None if lease is None else lease.id
+        parts.emit(EventKind.ALARM, text, provider=machine.provider, lease_id=id_)
 
     async def finish(self) -> None:
         """Wait for the first sweep, and for every release that sweeps have started."""
@@ -350,6 +466,37 @@ class Reaper:
             self._released = anyio.Event()
             await self._released.wait()
         await self.spending.look()
+
+    async def take(self, lease: LeaseRow) -> Adopted:
+        """Take over a lease with its job, for somebody who waits for that here.
+
+        One that a sweep of this very broker has adopted is let go of first.
+
+        Raises:
+            CannotAdopt: it is for others, or for nobody, to go on with it.
+            InvalidValue: its owner lives.
+            StaleOwner: somebody else was quicker.
+        """
+        mine = self._supervisor.holds.pop(lease.id, None)
+        if mine is not None and mine.unattended and mine.release_reason is None:
+            mine.leave()
+        elif mine is not None:
+            self._supervisor.hold(mine)
+            raise InvalidValue("lease", lease.id, "this broker holds it itself")
+        else:
+            owner = (await self._owners()).get(lease.owner)
+            if self._parts.identity.alive(owner, self._parts.now()):
+                raise InvalidValue("lease", lease.id, "its owner lives, and goes on with it")
+        return await self._adopter.take(lease, "attached to", unattended=False)
+
+    async def deliver(
+        self, adopted: Adopted, release_wait: float, on_output: OutputCallback | None
+    ) -> Result:
+        """Follow the job of a lease that was taken over to its end, and give the lease up."""
+        lease = await self._adopter.lease(adopted, release_wait=release_wait)
+        async with lease:
+            result = await self._adopter.deliver(lease, adopted, on_output=on_output)
+        return lease.final(result)
 
     async def adopt(self, provider: str, machine_id: str) -> LeaseRow:
         """Write a row for a machine that carries our mark but has none, and release it.

@@ -186,9 +186,11 @@ async def _gone(parts: Parts, lease: LeaseRow, machine: Machine) -> bool:
         return True
     absent, last_absent, failures = 0, float("-inf"), 0
     tolerated = anyio.current_time() + facts.release_margin
+    horizon_ends = anyio.current_time() + facts.visibility_horizon
     visible_from = (lease.accepted_at or lease.created_at) + facts.visibility_horizon
     while absent < facts.absence_readings:
-        early = visible_from - parts.now()
+        # A clock that was set back must not make this wait for it to catch up.
+        early = min(visible_from - parts.now(), horizon_ends - anyio.current_time())
         pause = max(early, last_absent + facts.absence_interval - anyio.current_time())
         if pause > 0:
             await anyio.sleep(pause)
@@ -220,7 +222,7 @@ async def resolve_unknown(
     """
     provider = _provider(parts, lease)
     facts = provider.facts
-    absent, failures = 0, 0
+    absent, failures, began = 0, 0, anyio.current_time()
     mark = Mark.find(lease.mark)
     # A row whose mark is not ours was not written by us: it must not find anybody's machine.
     if mark is None or not parts.ours(mark):
@@ -237,7 +239,9 @@ async def resolve_unknown(
         machine = reading.find(lease.machine_id, lease.mark)
         if machine is not None:
             return await found(parts, lease, machine, on_change), machine
-        if reading.wall - lease.created_at >= facts.visibility_horizon:
+        # By either clock: the wall's may have been set back meanwhile.
+        age = max(reading.wall - lease.created_at, reading.asked_at - began)
+        if age >= facts.visibility_horizon:
             absent += 1
             if absent >= facts.absence_readings:
                 break

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
 
-from gpubroker.errors import ProviderError
+from gpubroker.errors import BrokerClosed, LedgerError, ProviderError, StaleOwner
 from gpubroker.lifecycle.hold import Hold
 from gpubroker.lifecycle.parts import Parts
 from gpubroker.model.events import EventKind
@@ -20,9 +21,10 @@ from gpubroker.transport.job_io import (
     JobIO,
     OutputCallback,
     ProgressCallback,
+    Stream,
 )
 from gpubroker.transport.outputs import asked_for
-from gpubroker.transport.receive import Receiver
+from gpubroker.transport.receive import ReceivedFile, Receiver, discard_staged
 
 #: Outputs that are put in place at once; more of them would hold up the event loop.
 _FEW = 100
@@ -53,32 +55,59 @@ async def run_on(
     destination: Path,
     purpose: Purpose = "job",
     on_output: OutputCallback | None = None,
+    begun: bool = False,
+    keep_output: bool = False,
 ) -> Run:
     """Run `job` to its end, whatever end that is.
 
     When the lease is given up meanwhile, the outcome says "cancelled" and why. What had come back
     whole by then is kept.
 
+    Args:
+        begun: it was started by a broker that is gone, and is followed to its end.
+        keep_output: put what it prints beside its outputs, as ``<job id>.stdout`` and ``.stderr``.
+
     Raises:
+        StaleOwner: the lease was taken over, and so was the job: its result is not ours to deliver.
+        LetGo: this broker has let go of the lease; the job runs on.
         OSError: the outputs cannot be written here.
     """
     assert hold.machine is not None
-    receiver = Receiver(destination, token=job_id)
+    # Whoever had the job before may still be writing, under a name of its own.
+    token = f"{job_id}.{hold.row.epoch}" if begun else job_id
+    receiver = Receiver(destination, token=token)
+    kept = _Kept(receiver, job_id) if keep_output else None
     io = JobIO(
         job_id=job_id,
         env=env,
         receiver=receiver,
         purpose=purpose,
-        on_output=on_output,
+        on_output=on_output if kept is None else kept.write,
         on_progress=_progress(parts, hold),
+        begun=begun,
+        taken_over=lambda: taken_over(parts, hold),
     )
     began = anyio.current_time()
     try:
-        outcome = await _outcome(parts, hold, job, io)
+        try:
+            outcome = await _outcome(parts, hold, job, io)
+        finally:
+            if kept is not None:
+                kept.close()
+        if kept is not None and kept.problem is not None:
+            raise kept.problem
+        if hold.left:
+            raise LetGo(hold.row.id)
+        if taken_over(parts, hold):
+            raise StaleOwner(f"lease {hold.row.id} was taken over, and its job with it")
     except BaseException:
         receiver.discard()
         raise
     files = await _placed(receiver)
+    if kept is not None:
+        files = {name: file for name, file in files.items() if name not in kept.names}
+    if begun:
+        discard_staged(destination, job_id)
     if io.callback_error is not None:
         text = f"the output callback failed and was left out: {io.callback_error!r}"
         parts.emit(EventKind.ALARM, text, lease_id=hold.row.id)
@@ -94,6 +123,50 @@ async def run_on(
         missing=missing,
         seconds=seconds,
     )
+
+
+class LetGo(Exception):
+    """The broker has let go of a lease whose job runs on."""
+
+
+def taken_over(parts: Parts, hold: Hold) -> bool:
+    """Whether a lease that may be adopted is another broker's by now, as far as can be found out."""
+    if hold.row.on_owner_death != "adopt":
+        return False
+    try:
+        row = parts.ledger.at_once(lambda ledger: ledger.lease(hold.row.id))
+    except (LedgerError, BrokerClosed):
+        return False
+    return row is not None and row.epoch != hold.row.epoch
+
+
+class _Kept:
+    """What a job prints, as files among its outputs."""
+
+    def __init__(self, receiver: Receiver, job_id: str) -> None:
+        self._files: dict[Stream, ReceivedFile] = {}
+        self._receiver = receiver
+        self._job_id = job_id
+        self.problem: Exception | None = None
+        self.names: set[str] = set()
+
+    def write(self, stream: Stream, data: bytes) -> None:
+        """Add to a stream's file."""
+        try:
+            if stream not in self._files:
+                name = f"{self._job_id}.{stream}"
+                self._files[stream] = self._receiver.receive(name)
+                self.names.add(name)
+            self._files[stream].write(data)
+        except (OSError, ProviderError) as problem:
+            self.problem = problem
+            raise
+
+    def close(self) -> None:
+        """There is no more."""
+        for file in self._files.values():
+            with suppress(OSError):
+                file.close(whole=True)
 
 
 async def _placed(receiver: Receiver) -> dict[str, OutputFile]:
@@ -145,7 +218,7 @@ async def _outcome(parts: Parts, hold: Hold, job: Job, io: JobIO) -> Outcome:
                     )
                     return Outcome(state=JobState.LOST, message=str(error))
         finally:
-            hold.leave(given_up)
+            hold.disuse(given_up)
     if overdue.cancelled_caught:
         return Outcome(state=JobState.TIMED_OUT, message=f"still not ended after {limit:g} s")
     state = JobState.LOST if hold.lost else JobState.CANCELLED

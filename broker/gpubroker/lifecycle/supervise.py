@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import TypeVarTuple
 
 import anyio
@@ -21,7 +22,7 @@ from gpubroker.errors import (
     StaleOwner,
 )
 from gpubroker.lifecycle.hold import Hold
-from gpubroker.lifecycle.owner import HEARTBEAT
+from gpubroker.lifecycle.owner import HEARTBEAT, OWNER_TTL
 from gpubroker.lifecycle.parts import Parts
 from gpubroker.lifecycle.release import release_machine, resolve_unknown
 from gpubroker.model.events import EventKind
@@ -33,8 +34,21 @@ Arguments = TypeVarTuple("Arguments")
 Columns = Mapping[str, float | str | Money | None]
 
 
+JUMP = 5.0
+"""Seconds of difference between two clocks that are no drift any more."""
+
+#: Seconds between two looks at the wall clock: timers do not count while a computer sleeps.
+_CLOCK_CHECK = 5.0
+
+
 class Supervisor:
-    """Owns every create in flight and every release under way of one broker."""
+    """Owns every create in flight and every release under way of one broker.
+
+    Attributes:
+        holds: the leases in hand, by id.
+        lost: ids of those that other processes have taken over.
+        jumped: set, and then replaced, when the wall clock has jumped.
+    """
 
     def __init__(self, parts: Parts, tasks: TaskGroup) -> None:
         self._parts = parts
@@ -45,7 +59,9 @@ class Supervisor:
         self._idle = anyio.Event()
         self._changed = anyio.Event()
         self._beat = 0.0
+        self.jumped = anyio.Event()
         self.holds: dict[str, Hold] = {}
+        self.lost: set[str] = set()
 
     # ---- background tasks -----------------------------------------------------------------
 
@@ -69,7 +85,7 @@ class Supervisor:
                 self._scopes.discard(scope)
 
     def close(self, patience: float, last: Callable[[], Awaitable[None]]) -> None:
-        """Release everything, and end all tasks once that is done or `patience` seconds are over.
+        """Release everything but jobs that others go on with, and end all tasks once that is done or `patience` seconds are over.
 
         Does not await. What is not proven gone by then stays on record for the next sweep.
 
@@ -78,7 +94,11 @@ class Supervisor:
         """
         self.closing = True
         for hold in tuple(self.holds.values()):
-            self.request_release(hold, "the broker is closing")
+            if hold.unattended and hold.release_reason is None:
+                hold.leave()
+                del self.holds[hold.row.id]
+            else:
+                self.request_release(hold, "the broker is closing")
         self._tasks.start_soon(self._end, patience, last)
 
     async def _end(self, patience: float, last: Callable[[], Awaitable[None]]) -> None:
@@ -118,9 +138,13 @@ class Supervisor:
             BrokerClosed: the broker is closing: nobody would give the machine up again.
         """
         self.check_open()
+        self.hold(hold)
+        self.start(self._create, hold, order)
+
+    def hold(self, hold: Hold) -> None:
+        """See to it from now on that it is given up at its deadline, or at our end."""
         self.holds[hold.row.id] = hold
         self._changed.set()
-        self.start(self._create, hold, order)
 
     def check_open(self) -> None:
         """Nothing may be rented any more once closing has begun.
@@ -234,7 +258,8 @@ class Supervisor:
             with anyio.move_on_after(5.0) as patience:
                 await self.write_request(hold)
             if patience.cancelled_caught:
-                await self._destroy_anyway(hold)
+                if not self._may_be_adopted(hold):
+                    await self._destroy_anyway(hold)
                 await self.write_request(hold)
             if hold.row.state is LeaseState.UNKNOWN:
                 _, machine = await resolve_unknown(self._parts, hold.row, hold.update)
@@ -248,13 +273,21 @@ class Supervisor:
         except StaleOwner as error:
             self._parts.emit(EventKind.FOUND, str(error), lease_id=hold.row.id)
             current = await self._parts.ledger.insist(lambda ledger: ledger.lease(hold.row.id))
-            hold.update(current or hold.row)
+            # As it is, but not as if it were ours: with their epoch we could write again.
+            hold.update(replace(current or hold.row, epoch=hold.row.epoch))
+            hold.wait_no_more()
+            self.lost.add(hold.row.id)
             self.holds.pop(hold.row.id, None)
         finally:
             self._releases -= 1
             if hold.done:
                 self.holds.pop(hold.row.id, None)
             self._idle.set()
+
+    def _may_be_adopted(self, hold: Hold) -> bool:
+        """Whether somebody may rightly take the lease for theirs by now."""
+        heard = abs(self._parts.now() - self._beat) < OWNER_TTL
+        return hold.row.on_owner_death == "adopt" and not heard
 
     async def _destroy_anyway(self, hold: Hold) -> None:
         """The ledger cannot be written, but the machine can be given up: it would bill on."""
@@ -276,16 +309,34 @@ class Supervisor:
     # ---- watching over what is held -------------------------------------------------------
 
     async def watch(self) -> None:
-        """End what is past its deadline. Waits for nothing but time."""
+        """End what is past its deadline. Waits for nothing but time.
+
+        A lifetime is over by the wall clock, which goes on while a computer sleeps, or by the event
+        loop's, which nobody can set back: whichever is first.
+        """
+        ahead = self._parts.now() - anyio.current_time()
         while True:
-            now = self._parts.now()
+            now, running = self._parts.now(), anyio.current_time()
+            if abs(now - running - ahead) > JUMP:
+                self._notice_jump(now - running - ahead)
+            ahead = now - running
             for hold in tuple(self.holds.values()):
-                if now >= hold.row.deadline:
+                if now >= hold.row.deadline or running >= hold.ends_at:
                     self.request_release(hold, "its lifetime is over")
-            deadlines = [h.row.deadline - now for h in self.holds.values() if not h.release_reason]
+            ends = [
+                min(h.row.deadline - now, h.ends_at - running)
+                for h in self.holds.values()
+                if not h.release_reason
+            ]
             self._changed = anyio.Event()
-            with anyio.move_on_after(max(0.05, min([HEARTBEAT, *deadlines]))):
+            with anyio.move_on_after(max(0.05, min([_CLOCK_CHECK, *ends]))):
                 await self._changed.wait()
+
+    def _notice_jump(self, seconds: float) -> None:
+        """The computer has slept, or its clock was set: everything is looked at anew, at once."""
+        self._parts.emit(EventKind.NOTE, f"the wall clock has jumped by {seconds:+.0f} s")
+        jumped, self.jumped = self.jumped, anyio.Event()
+        jumped.set()
 
     async def keep_alive(self) -> None:
         """While leases are held, say so on record, and notice those that were taken over."""
@@ -296,7 +347,8 @@ class Supervisor:
                     await self._notice_losses()
                 except LedgerError as error:
                     self._parts.emit(EventKind.ALARM, f"no sign of life could be left: {error}")
-            await anyio.sleep(HEARTBEAT)
+            with anyio.move_on_after(HEARTBEAT):
+                await self.jumped.wait()
 
     async def _notice_losses(self) -> None:
         """Let go of leases that another process has taken over, or asked to be given up."""

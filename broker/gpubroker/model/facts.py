@@ -36,6 +36,8 @@ class ProviderFacts:
         ssh: its machines are reached over SSH: the broker makes a key per lease, connects, and
             gives the plugin's ``run`` a channel.
         loopback: its machines are this host: their services are reached at 127.0.0.1.
+        reattaches: its ``run`` goes on with a job that another process began (``io.begun``), and
+            starts none then.
         identity_timeout: how long the log of a machine that runs may take to show its host keys.
         charges_after: how long after a release what it really cost is final.
     """
@@ -58,5 +60,6 @@ class ProviderFacts:
     max_creates_at_once: int = 4
     ssh: bool = False
     loopback: bool = False
+    reattaches: bool = False
     identity_timeout: float = 120.0
     charges_after: float = 3600.0

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import Literal
 
 from gpubroker.model.money import Money
+
+OnOwnerDeath = Literal["release", "adopt"]
+"""What becomes of a lease whose broker has died: it is released, or, where a job runs on it, whoever
+finds it goes on with the job, delivers its result, and releases it then."""
 
 
 class LeaseState(enum.StrEnum):
@@ -52,7 +57,7 @@ class LeaseRow:
         settled_at: when what the vendor billed was put on record as spent; until then that is what
             was counted here. counted: USD that had been counted until then.
         drain_reason: why it is to be given up as soon as no job runs on it; empty if it is not.
-        suspected_at: when a sweep first found its owner missing.
+        on_owner_death: what becomes of it when its broker dies.
     """
 
     id: str
@@ -76,13 +81,13 @@ class LeaseRow:
     release_requested_at: float | None = None
     release_reason: str = ""
     acknowledged_at: float | None = None
-    suspected_at: float | None = None
     ended_at: float | None = None
     settled_at: float | None = None
     problem: str = ""
     tags: tuple[str, ...] = ()
     counted: Money | None = None
     drain_reason: str = ""
+    on_owner_death: OnOwnerDeath = "release"
 
     @property
     def release_state(self) -> ReleaseState:
@@ -106,3 +111,22 @@ class LedgerEvent:
     source: LeaseState | None
     target: LeaseState | None
     detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRow:
+    """One job as the ledger has it. Times are Unix seconds.
+
+    Attributes:
+        state: ``running``, or how it ended, in the words of `JobState`; the name of an error where
+            its broker had to leave it.
+    """
+
+    id: str
+    lease_id: str
+    title: str
+    state: str
+    exit_code: int | None
+    started_at: float
+    ended_at: float | None
+    tags: tuple[str, ...] = ()

@@ -167,6 +167,16 @@ def _of_strangers(
             yield Verdict(Finding.DUPLICATE, machine=machine)
 
 
+def can_be_adopted(lease: LeaseRow, now: float) -> bool:
+    """Whether a lease whose owner is gone has a job whose result may still be delivered."""
+    return (
+        lease.on_owner_death == "adopt"
+        and lease.state is LeaseState.BUSY
+        and lease.release_requested_at is None
+        and now < lease.deadline
+    )
+
+
 #: Findings that rest on something missing, and on nothing else.
 _MISSING: Final = frozenset({Finding.VANISHED, Finding.OWNER_MISSING})
 

@@ -26,6 +26,8 @@ class JobIO:
         env: the complete environment that was asked for, secrets included.
         purpose: a ``"job"`` of the caller's, ``"setup"`` of the machine, or a ``"probe"`` of what
             was delivered.
+        begun: another process, which is gone, has started the job: it is followed from its first
+            byte of output on, and never started.
     """
 
     def __init__(
@@ -37,8 +39,11 @@ class JobIO:
         purpose: Purpose = "job",
         on_output: OutputCallback | None = None,
         on_progress: ProgressCallback | None = None,
+        begun: bool = False,
+        taken_over: Callable[[], bool] = lambda: False,
     ) -> None:
         self.job_id = job_id
+        self.begun = begun
         self.env = env
         self.purpose: Purpose = purpose
         self.missing: list[str] = []
@@ -46,12 +51,18 @@ class JobIO:
         self._receiver = receiver
         self._on_output = on_output
         self._on_progress = on_progress
+        self._taken_over = taken_over
         self._kept: dict[Stream, bytearray] = {"stdout": bytearray(), "stderr": bytearray()}
 
     @property
     def in_home(self) -> bool:
         """Run in the machine's home folder, which all its jobs share, and not in one of its own."""
         return self.purpose == "setup"
+
+    @property
+    def leave_running(self) -> bool:
+        """Being cancelled must not end the job: it is somebody else's now, or will be."""
+        return self.begun or self._taken_over()
 
     async def output(self, stream: Stream, data: bytes) -> None:
         """Hand on a piece of output as it appears."""

@@ -255,6 +255,14 @@ class ReceivedFile:
         self.close(whole=error is None)
 
 
+def discard_staged(destination: Path, job_id: str) -> None:
+    """Remove what processes that are gone had staged of a job's outputs."""
+    with suppress(OSError):
+        for path in destination.iterdir():
+            if path.name == f".gpubroker-{job_id}" or path.name.startswith(f".gpubroker-{job_id}."):
+                shutil.rmtree(path, ignore_errors=True)
+
+
 def _sync(folder: int, name: str) -> None:
     descriptor = os.open(name, _OLD_FILE, dir_fd=folder)
     try:

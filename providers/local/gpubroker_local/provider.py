@@ -16,6 +16,7 @@ from gpubroker import (
     ErrorKind,
     Job,
     JobIO,
+    JobState,
     Machine,
     MachineState,
     Offer,
@@ -58,6 +59,7 @@ class LocalProvider:
             stopping_bills=False,
             mark_limit=200,
             loopback=True,
+            reattaches=True,
         )
         self._options = options
         self._leases = LeaseFolders(options.directory)
@@ -140,10 +142,13 @@ class LocalProvider:
         files = JobFolder(lease, io.job_id, in_home=io.in_home)
         try:
             if not files.was_submitted:
+                if io.begun:
+                    return Outcome(state=JobState.LOST, message="the job was never started")
                 await self._submit(files, record, job, io)
             outcome = await files.follow(io)
         except BaseException:
-            files.cancel()
+            if not io.leave_running:
+                files.cancel()
             raise
         if job.outputs:
             await in_pieces(fetch(job.outputs, files.folder, io))

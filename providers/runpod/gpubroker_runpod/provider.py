@@ -69,6 +69,7 @@ class RunPodProvider(RestProvider):
             spot=False,
             ports=True,
             ssh=True,
+            reattaches=True,
             charges_after=options.charges_after,
         )
         self._options = options

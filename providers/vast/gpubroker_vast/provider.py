@@ -70,6 +70,7 @@ class VastProvider(RestProvider):
             spot=True,
             ports=True,
             ssh=True,
+            reattaches=True,
             charges_after=options.charges_after,
         )
         self._options = options

@@ -76,6 +76,20 @@ class LeaseKey:
             raise _unusable(f"ssh-keygen made no key: {said(done.stdout + done.stderr)}")
         return cls(folder / _NAME, (folder / f"{_NAME}.pub").read_text().strip())
 
+    @classmethod
+    def restore(cls, folder: Path, private: str, public: str) -> Self:
+        """A key that was made before, in `folder`, which is closed to other users.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        _make_private(folder)
+        path = folder / _NAME
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(private)
+        return cls(path, public)
+
 
 def _make_private(folder: Path) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -45,14 +45,15 @@ class RemoteJob:
         self._job = job
         self._io = io
         self._has_files = has_files
-        self._started = False
+        self._started = io.begun
         self._seen: dict[Stream, int] = {"stdout": 0, "stderr": 0}
 
     async def outcome(self) -> Outcome:
         """Start it, hand on its output, and wait for its end.
 
         A connection that breaks is made anew, and goes on with the first byte that is not here.
-        Being cancelled ends the job, if that is possible within five seconds.
+        Being cancelled ends the job, if that is possible within five seconds, unless it is somebody
+        else's.
 
         Raises:
             ProviderError: the machine does not do its part.
@@ -60,8 +61,9 @@ class RemoteJob:
         try:
             return await self._channel.persist(self._attend)
         except BaseException:
-            with anyio.move_on_after(_CANCELLING, shield=True):
-                await self._cancel()
+            if not self._io.leave_running:
+                with anyio.move_on_after(_CANCELLING, shield=True):
+                    await self._cancel()
             raise
 
     async def _cancel(self) -> None:

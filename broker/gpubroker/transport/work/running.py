@@ -33,7 +33,7 @@ async def run_job(channel: Channel, job: Job, io: JobIO) -> Outcome:
     Args:
         channel: the way to the machine.
         io: what comes back goes through here. ``io.job_id`` is started there once at the most,
-            however often this is called with it.
+            however often this is called with it; not at all where it has ``begun`` before.
 
     Returns:
         The outcome; `JobState.LOST` if the machine no longer knows the job.
@@ -45,7 +45,8 @@ async def run_job(channel: Channel, job: Job, io: JobIO) -> Outcome:
     """
     if not _ID.fullmatch(io.job_id):
         raise refused(f"job id {io.job_id!r} cannot be the name of a folder")
-    placed = await to_thread.run_sync(entries, job.files) if job.files else []
+    new = job.files and not io.begun
+    placed = await to_thread.run_sync(entries, job.files) if new else []
     patient = PatientChannel(channel, io.job_id)
     try:
         if placed and not await _place(patient, placed, io):
