@@ -60,7 +60,7 @@ def lease(price: Price, quantum: float = 1.0, created_at: float = NOW) -> LeaseR
         created_at=created_at,
         deadline=created_at + 3600,
     )
-    return lease_from(lease_values(row))  # type: ignore[arg-type]
+    return lease_from(lease_values(row))
 
 
 class TestPrice:
