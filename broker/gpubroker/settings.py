@@ -211,7 +211,7 @@ def _budget(
     for variable, value in env.items():
         if not variable.startswith("GPUBROKER_BUDGET_") or not value:
             continue
-        # GPUBROKER_BUDGET_PROVIDER_VAST_DAY sets budget.provider.vast.day.
+        # GPUBROKER_BUDGET_PROVIDER_ACME_DAY sets budget.provider.acme.day.
         head, of, word = _split(variable.removeprefix("GPUBROKER_BUDGET_").lower())
         if head == "provider" and word in _LIMITS:
             limits[head].setdefault(of, {})[word] = value
@@ -247,9 +247,9 @@ def _limit(field: str, word: str, value: Any) -> Any:
                 raise InvalidValue(field, value, "must be a number of machines")
             return int(value)
         case "alert_at":
-            given = cast("list[Any]", value if isinstance(value, list) else str(value).split(","))
+            listed = cast("list[Any]", value) if isinstance(value, list) else str(value).split(",")
             try:
-                return tuple(float(fraction) for fraction in given)
+                return tuple(float(fraction) for fraction in listed)
             except (TypeError, ValueError):
                 raise InvalidValue(field, value, "must be fractions such as 0.5, 0.8") from None
         case _:

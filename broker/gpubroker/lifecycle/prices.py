@@ -12,18 +12,20 @@ from gpubroker.model.machines import Machine
 from gpubroker.policy.pricing import still_held
 
 
-async def risen(parts: Parts, hold: Hold, machine: Machine) -> str | None:
+async def risen(parts: Parts, hold: Hold, machine: Machine, *, until: float) -> str | None:
     """Book a price above the one on record, with an alarm; returns what rose, if anything did.
 
-    What the machine can cost until its deadline at that price is held from then on, whatever
-    limits say: that is what the vendor may bill.
+    What the machine can cost at that price is held from then on, whatever limits say: that is what
+    the vendor may bill.
+
+    Args:
+        until: Unix seconds at which it is to be given up.
     """
     lease, delivered = hold.row, machine.hourly
     if delivered is None or delivered.micros_up <= lease.hourly.micros_up:
         return None
     text = f"the price rose: agreed on {hold.offer.price.hourly}/h, delivered at {delivered}/h"
-    margin = release_margin(parts, lease)
-    held = still_held(replace(lease, hourly=delivered), margin, max(parts.now(), lease.deadline))
+    held = still_held(replace(lease, hourly=delivered), release_margin(parts, lease), until)
     hold.update(
         await parts.ledger(
             lambda ledger: ledger.note(

@@ -57,7 +57,8 @@ class _Boot:
         self._hold.machine = machine
         self._note_progress(machine)
         # As soon as it is seen, since it bills at that price already.
-        if (dearer := await risen(self._parts, self._hold, machine)) is not None:
+        now = self._parts.now()
+        if (dearer := await risen(self._parts, self._hold, machine, until=now)) is not None:
             raise _broken(dearer)
         if machine.state in (MachineState.BROKEN, MachineState.STOPPED):
             raise _broken(

@@ -257,18 +257,24 @@ class Reaper:
 
     async def _compare_prices(self, reading: Reading) -> None:
         """End what has become dearer than agreed: after its job, or at once where limits say so."""
+        parts = self._parts
+        at_once = parts.budget.at_limit is AtLimit.RELEASE
         for hold in tuple(self._supervisor.holds.values()):
             machine = reading.machines.get(hold.row.machine_id or "")
-            if machine is None or hold.row.provider != machine.provider or hold.release_reason:
+            # Before it is used, whoever waits for it compares.
+            if machine is None or hold.row.state not in USED or hold.release_reason is not None:
                 continue
+            if machine.provider != hold.row.provider:
+                continue
+            until = parts.now() if at_once else hold.row.deadline
             try:
-                dearer = await risen(self._parts, hold, machine)
+                dearer = await risen(parts, hold, machine, until=until)
             except LedgerError as error:
-                self._parts.emit(EventKind.ALARM, f"a price could not be booked: {error}")
+                parts.emit(EventKind.ALARM, f"a price could not be booked: {error}")
                 continue
-            if dearer is not None and self._parts.budget.at_limit is AtLimit.RELEASE:
+            if dearer is not None and at_once:
                 self._supervisor.request_release(hold, dearer)
-            elif dearer is not None and hold.row.state in USED:
+            elif dearer is not None:
                 await self._supervisor.drain(hold, dearer)
 
     async def _scene(self, name: str, reading: Reading) -> Scene:
