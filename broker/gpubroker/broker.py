@@ -288,10 +288,9 @@ class AsyncBroker(AsyncContextManagerMixin):
         reaper = self._opened()[2]
         lease = await self._orphan(name)
         try:
-            adopted = await reaper.take(lease)
+            return await reaper.adopter.attach(lease, self._release_wait, on_output)
         except CannotAdopt as problem:
             raise InvalidValue("lease", lease.id, str(problem)) from problem
-        return await reaper.deliver(adopted, self._release_wait, on_output)
 
     async def _orphan(self, name: str | None) -> LeaseRow:
         """The lease that `attach` means."""

@@ -479,3 +479,26 @@ class TestBrake:
         verdicts = [Verdict(F.OWNER_DEAD, lease(number=n)) for n in range(50)]
 
         assert brake(verdicts, held=50) == (verdicts, [])
+
+
+class TestAdoption:
+    @pytest.mark.parametrize("state", list(S))
+    def test_only_a_running_job_is_adopted(self, state: S) -> None:
+        """Without one there is nothing to deliver, and its machine only costs money."""
+        row = lease(state, on_owner_death="adopt")
+
+        assert can_be_adopted(row, NOW) is (state is S.BUSY)
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"on_owner_death": "release"},
+            {"release_requested_at": NOW - 1},
+            {"deadline": NOW},
+        ],
+    )
+    def test_nothing_is_adopted_that_is_to_end(self, changes: dict[str, Any]) -> None:
+        """Neither by its owner's will, nor once its release was asked for, nor past its deadline."""
+        row = replace(lease(S.BUSY, on_owner_death="adopt"), **changes)
+
+        assert not can_be_adopted(row, NOW)
