@@ -10,7 +10,6 @@ import atexit
 import os
 import threading
 import time
-import weakref
 from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
@@ -89,7 +88,9 @@ def within(portal: BlockingPortal, context: AbstractAsyncContextManager[T]) -> G
         task.result()
 
 
-_open_brokers: weakref.WeakSet[Broker] = weakref.WeakSet()
+#: Held fast: one that nobody else holds any more, since an interrupt came as it was opened, say, has
+#: to be closed in order all the same.
+_open_brokers: set[Broker] = set()
 
 
 class Lease:

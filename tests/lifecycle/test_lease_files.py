@@ -18,7 +18,9 @@ from .conftest import MakeBroker
 pytestmark = pytest.mark.anyio
 
 A_4090 = Requirements(gpu="RTX 4090")
-LEASE = KeptLease(offer=offer("RTX 4090", "0.40"), image="i", private_key="p", nonce="n")
+LEASE = KeptLease(
+    offer=offer("RTX 4090", "0.40"), image="i", private_key="the-private-key", nonce="n"
+)
 
 
 def a_job(folder: Path) -> KeptJob:
@@ -38,7 +40,7 @@ def test_it_comes_back_as_it_was_and_is_this_users_alone(tmp_path: Path) -> None
     kept = list((tmp_path / "ledger.db.leases").rglob("*"))
     modes = {stat.S_IMODE(p.stat().st_mode) for p in [tmp_path / "ledger.db.leases", *kept]}
     assert modes == {0o700, 0o600}
-    assert "p" not in repr(LEASE).replace("private_key", "").split("nonce")[0].split("image")[1]
+    assert "the-private-key" not in repr(LEASE)
 
 
 def test_what_is_damaged_or_absent_is_not_there(tmp_path: Path) -> None:
@@ -75,7 +77,7 @@ async def test_a_lease_that_is_to_be_adopted_is_kept_before_its_create_and_until
             await anyio.sleep(5)
             during = [lease_id for lease_id, _ in files.made()]
             (row,) = await broker.leases()
-        await broker.wait_released(row.id)
+        await broker.wait_released(row.id, timeout=300)
         await broker.sweep()
 
     assert during == [row.id]
@@ -115,4 +117,4 @@ async def test_what_cannot_be_is_refused_before_anything_is_rented(
         with pytest.raises(InvalidValue, match="on_owner_death"):
             await broker.run(["x"], A_4090, on_owner_death=what)
 
-    assert cloud.creates == []
+    assert not cloud.creates
