@@ -121,6 +121,8 @@ class Supervisor:
                         f"closing before these were proven gone: {left}; `gpubroker reap` goes on"
                     )
                     self._parts.emit(EventKind.ALARM, text)
+                for hold in self.holds.values():
+                    hold.wait_no_more()
                 for scope in tuple(self._scopes):
                     scope.cancel()
 
