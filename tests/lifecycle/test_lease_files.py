@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import stat
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -109,7 +110,7 @@ async def test_where_it_cannot_be_adopted_it_is_released_and_said_so(
 
 @pytest.mark.parametrize(("ledger", "what"), [(":memory:", "adopt"), ("ledger.db", "keep")])
 async def test_what_cannot_be_is_refused_before_anything_is_rented(
-    cloud: ScriptedCloud, broker_on: MakeBroker, tmp_path: Path, ledger: str, what: str
+    cloud: ScriptedCloud, broker_on: MakeBroker, tmp_path: Path, ledger: str, what: Any
 ) -> None:
     """A ledger in memory has no heirs, and there are two words only."""
     path = ledger if ledger == ":memory:" else tmp_path / ledger
