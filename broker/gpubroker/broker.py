@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -146,6 +147,8 @@ class AsyncBroker(AsyncContextManagerMixin):
     def _opened(self) -> tuple[Parts, Supervisor, Reaper]:
         if self._open is None:
             raise BrokerClosed("the broker is not open: use it as `async with AsyncBroker() as …`")
+        if self._open[0].identity.pid != os.getpid():
+            raise BrokerClosed("this broker belongs to the process before the fork; open a new one")
         return self._open
 
     # ---- the main job ---------------------------------------------------------------------
@@ -292,10 +295,9 @@ class AsyncBroker(AsyncContextManagerMixin):
         reaper = self._opened()[2]
         lease = await self._orphan(name)
         try:
-            adopted = await reaper.take(lease)
+            return await reaper.adopter.attach(lease, self._release_wait, on_output)
         except CannotAdopt as problem:
             raise InvalidValue("lease", lease.id, str(problem)) from problem
-        return await reaper.deliver(adopted, self._release_wait, on_output)
 
     async def _orphan(self, name: str | None) -> LeaseRow:
         """The lease that `attach` means."""

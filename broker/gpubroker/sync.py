@@ -10,7 +10,6 @@ import atexit
 import os
 import threading
 import time
-import weakref
 from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
@@ -60,7 +59,12 @@ def within(portal: BlockingPortal, context: AbstractAsyncContextManager[T]) -> G
             value = await context.__aenter__()
             leave = anyio.Event()
             entered.set_result((value, leave))
-            await leave.wait()
+            try:
+                await leave.wait()
+            except BaseException as ended_early:
+                # The broker is closed, and the block is still open.
+                await context.__aexit__(type(ended_early), ended_early, ended_early.__traceback__)
+                raise
             error = left_by[0] if left_by else None
             await context.__aexit__(
                 type(error) if error else None, error, error.__traceback__ if error else None
@@ -87,11 +91,14 @@ def within(portal: BlockingPortal, context: AbstractAsyncContextManager[T]) -> G
         left_by.append(error)
         raise
     finally:
-        portal.call(leave.set)
-        task.result()
+        if not ended.is_set():  # the broker was closed first
+            portal.call(leave.set)
+            task.result()
 
 
-_open_brokers: weakref.WeakSet[Broker] = weakref.WeakSet()
+#: Held fast: one that nobody else holds any more, since an interrupt came as it was opened, say, has
+#: to be closed in order all the same.
+_open_brokers: set[Broker] = set()
 
 
 class Lease:
@@ -264,12 +271,14 @@ class Broker:
             self._closed = True
             if self._portal is None or self._pid != os.getpid():
                 return
-            self._portal = None
+            portal, self._portal = self._portal, None
             contexts, self._contexts = self._contexts, []
             _open_brokers.discard(self)
             try:
                 contexts[0].__exit__(None, None, None)
             finally:
+                # Whoever never left the block of a lease must not be waited for.
+                portal.call(portal.stop, True)
                 contexts[1].__exit__(None, None, None)
 
     def __enter__(self) -> Self:

@@ -72,7 +72,8 @@ from gpubroker import AsyncBroker
 async def main():
     broker = AsyncBroker(close_wait=3600)
     await broker.__aenter__()
-    lease = await broker.lease().__aenter__()
+    holding = broker.lease()
+    lease = await holding.__aenter__()
     print(lease.id, flush=True)
     {leave}
 anyio.run(main, backend={backend!r})
@@ -102,7 +103,8 @@ cloud = ScriptedCloud(offers=[offer("RTX 4090", "0.40")])
 cloud.release_fails(until=math.inf)
 plugin = Plugin("scripted", cloud.factory, "test", given=True)
 broker = Broker(plugins=[plugin], budget="5", release_wait=3600, close_wait=3600)
-lease = broker.lease(Requirements(gpu="RTX 4090")).__enter__()
+holding = broker.lease(Requirements(gpu="RTX 4090"))
+lease = holding.__enter__()
 print(lease.id, flush=True)
 {leave}
 """

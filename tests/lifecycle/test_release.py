@@ -257,3 +257,21 @@ async def test_auth_failures_never_read_as_gone(
 
     assert state is ReleaseState.PROVEN
     assert now() - before > 5
+
+
+async def test_a_destroy_that_is_put_off_is_an_alarm_after_a_minute(
+    cloud: ScriptedCloud, broker_on: MakeBroker, events: list[Event]
+) -> None:
+    """A vendor that asks for five minutes of patience does not put the alarm off for so long."""
+    cloud.release_fails(1, ErrorKind.RATE_LIMIT, retry_after=300)
+
+    async with broker_on(cloud, close_wait=1000, release_wait=0) as broker:
+        result = await broker.run(["x"], A_4090)
+        await anyio.sleep(61)
+        (row,) = await broker.leases()
+        alarms = [event for event in events if event.kind is EventKind.ALARM]
+        state = await broker.wait_released(result.lease_id, timeout=600)
+
+    assert row.state is LeaseState.QUARANTINED
+    assert len(alarms) == 1
+    assert state is ReleaseState.PROVEN

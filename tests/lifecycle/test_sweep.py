@@ -24,6 +24,7 @@ from gpubroker import (
     Requirements,
     Result,
 )
+from gpubroker.lifecycle import reap
 from gpubroker.policy.sweeping import Finding
 from gpubroker.testing import ScriptedCloud, VirtualWallClock, offer
 
@@ -206,9 +207,12 @@ async def test_a_second_machine_of_one_create_is_destroyed_and_the_lease_left_al
         await anyio.sleep(10)
         twins = list(cloud.foreign)
         result = await lease.run(["x"])
+        noted = [event.detail for event in await broker.events(lease.id) if event.kind == "surplus"]
 
     assert twins == []
     assert result.ok
+    assert len(noted) == 1
+    assert "was destroyed; its cost: " in noted[0]
 
 
 async def test_a_pass_that_misses_many_at_once_acts_on_few(
@@ -307,3 +311,50 @@ async def test_without_an_account_there_is_nothing_to_sweep(
 
     assert swept == []
     assert cloud.calls["inventory"] == 0
+
+
+async def test_a_lease_whose_plugin_is_gone_is_quarantined_and_alarmed(
+    cloud: ScriptedCloud, broker_on: MakeBroker, events: list[Event], tmp_path: Path
+) -> None:
+    """Nothing can end its machine without the plugin: that is said at once, and never forgotten."""
+    ledger = tmp_path / "ledger.db"
+    async with broker_on(cloud, ledger=ledger, sweep=False) as dead, dead.lease(A_4090) as lease:
+        change_owner(ledger, pid=2**22 + 1)
+        async with broker_on(ledger=ledger, seed=2, sweep=False, close_wait=1) as heir:
+            (swept,) = await heir.sweep()
+            await anyio.sleep(60)
+            (row,) = await heir.leases()
+        running = len(cloud.running)
+
+    assert not swept.complete
+    assert swept.problem == "it is not installed here"
+    assert row.state is LeaseState.QUARANTINED
+    assert running == 1
+    alarms = [event.text for event in events if event.kind is EventKind.ALARM]
+    assert f"{lease.id} cannot be looked after, and may bill: scripted: {swept.problem}" in alarms
+
+
+async def test_sweeps_go_on_whatever_goes_wrong_in_one(
+    cloud: ScriptedCloud,
+    broker_on: MakeBroker,
+    events: list[Event],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An error that nobody has thought of costs one round, and is told; the next one acts."""
+    ledger = tmp_path / "ledger.db"
+    async with broker_on(cloud, ledger=ledger, sweep=False) as dead, dead.lease(A_4090):
+        change_owner(ledger, pid=2**22 + 1)
+        with monkeypatch.context() as patched:
+            patched.setattr(reap, "sweep", lambda _: 1 / 0)
+            heir = broker_on(cloud, ledger=ledger, seed=2)
+            async with AsyncExitStack() as stack:
+                await stack.enter_async_context(heir)
+                await anyio.sleep(65)
+                left = len(cloud.running)
+                patched.undo()
+                await anyio.sleep(65)
+                cloud.assert_nothing_running()
+
+    assert left == 1
+    assert any("a sweep failed: " in event.text for event in events)

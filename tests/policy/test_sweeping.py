@@ -14,7 +14,7 @@ from gpubroker.model.leases import LeaseState as S
 from gpubroker.model.machines import Machine, MachineState
 from gpubroker.model.marks import Mark
 from gpubroker.model.money import Money
-from gpubroker.policy.sweeping import Finding, Scene, Verdict, brake, sweep
+from gpubroker.policy.sweeping import Finding, Scene, Verdict, brake, can_be_adopted, sweep
 from gpubroker.policy.transitions import HELD
 
 F: Final = Finding
@@ -412,7 +412,9 @@ class TestProperties:
             if row is None or verdict.finding is F.RISEN or row.owner == looked_at.own:
                 continue
             if looked_at.alive(row) is True and row.state is not S.LATE_WATCH:
-                assert verdict.finding in (F.VANISHED, F.OVERDUE)
+                held_here = row.id in (looked_at.in_hand or ())
+                allowed = (F.VANISHED, F.DOWN) if held_here else (F.OVERDUE,)
+                assert verdict.finding in allowed
 
     @given(scenes)
     def test_one_lease_has_one_verdict(self, looked_at: Scene) -> None:
@@ -479,3 +481,26 @@ class TestBrake:
         verdicts = [Verdict(F.OWNER_DEAD, lease(number=n)) for n in range(50)]
 
         assert brake(verdicts, held=50) == (verdicts, [])
+
+
+class TestAdoption:
+    @pytest.mark.parametrize("state", list(S))
+    def test_only_a_running_job_is_adopted(self, state: S) -> None:
+        """Without one there is nothing to deliver, and its machine only costs money."""
+        row = lease(state, on_owner_death="adopt")
+
+        assert can_be_adopted(row, NOW) is (state is S.BUSY)
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"on_owner_death": "release"},
+            {"release_requested_at": NOW - 1},
+            {"deadline": NOW},
+        ],
+    )
+    def test_nothing_is_adopted_that_is_to_end(self, changes: dict[str, Any]) -> None:
+        """Neither by its owner's will, nor once its release was asked for, nor past its deadline."""
+        row = replace(lease(S.BUSY, on_owner_death="adopt"), **changes)
+
+        assert not can_be_adopted(row, NOW)

@@ -6,11 +6,15 @@ its output is kept there from the first byte on, and outputs are put into place 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from typing import Final
 
 import anyio
 
-from gpubroker.errors import BrokerError, LedgerError, MachineLost, StaleOwner
+from gpubroker.errors import BrokerError, InvalidValue, LedgerError, MachineLost, StaleOwner
+from gpubroker.ledger.ledger import Ledger
 from gpubroker.lifecycle.hold import Hold
 from gpubroker.lifecycle.lease import AsyncLease
 from gpubroker.lifecycle.lease_files import KeptJob
@@ -27,6 +31,9 @@ from gpubroker.model.requirements import Requirements
 from gpubroker.model.results import Result
 from gpubroker.policy.sweeping import can_be_adopted
 from gpubroker.transport.job_io import OutputCallback
+
+#: Seconds after which a folder whose lease never got a row is of no use to anybody.
+_ROWLESS: Final = 86_400.0
 
 
 class CannotAdopt(BrokerError):
@@ -111,6 +118,36 @@ class Adopter:
             self._tell(hold, EventKind.ALARM, f"{adopted.job.id} was not delivered: {error}")
         self._supervisor.request_release(hold, f"{adopted.job.id} has been seen to its end")
 
+    async def attach(
+        self, lease: LeaseRow, release_wait: float, on_output: OutputCallback | None
+    ) -> Result:
+        """Take a lease over for somebody who waits for its job here, and give it up at the end.
+
+        One that a sweep of this very broker has adopted is let go of first.
+
+        Raises:
+            CannotAdopt: it is for others, or for nobody, to go on with it.
+            InvalidValue: its owner lives.
+            StaleOwner: somebody else was quicker.
+            MachineLost, ProviderError, OSError: there is no result.
+        """
+        parts, holds = self._parts, self._supervisor.holds
+        mine = holds.get(lease.id)
+        if mine is None:
+            owners = await parts.ledger.insist(lambda ledger: ledger.owners())
+            if parts.identity.alive(owners.get(lease.owner), parts.now()):
+                raise InvalidValue("lease", lease.id, "its owner lives, and goes on with it")
+        elif mine.unattended and mine.release_reason is None:
+            mine.leave()
+            del holds[lease.id]
+        else:
+            raise InvalidValue("lease", lease.id, "this broker holds it itself")
+        adopted = await self.take(lease, "attached to", unattended=False)
+        handle = await self.lease(adopted, release_wait=release_wait)
+        async with handle:
+            result = await self.deliver(handle, adopted, on_output=on_output)
+        return handle.final(result)
+
     async def lease(self, adopted: Adopted, *, release_wait: float) -> AsyncLease:
         """An adopted lease, as its user sees it."""
         hold, request = adopted.hold, adopted.hold.row.request_id
@@ -186,3 +223,15 @@ class Adopter:
 
     def _tell(self, hold: Hold, kind: EventKind, text: str) -> None:
         self._parts.emit(kind, text, provider=hold.row.provider, lease_id=hold.row.id)
+
+
+def tidy(parts: Parts) -> None:
+    """Remove what was kept for the heirs of leases that are over."""
+    now = parts.now()
+    for lease_id, made_at in () if parts.files is None else parts.files.made():
+        with suppress(LedgerError):
+            lease = parts.ledger.at_once(partial(Ledger.lease, lease_id=lease_id))
+            # One without a row may be about to get it.
+            over = now - made_at > _ROWLESS if lease is None else not lease.state.open
+            if over and parts.files is not None:
+                parts.files.remove(lease_id)

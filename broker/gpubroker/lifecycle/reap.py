@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 
 import anyio
 
@@ -22,9 +21,8 @@ from gpubroker.errors import (
     Scope,
     StaleOwner,
 )
-from gpubroker.ledger.ledger import Ledger
 from gpubroker.ledger.rows import Owner
-from gpubroker.lifecycle.adoption import Adopted, Adopter, CannotAdopt
+from gpubroker.lifecycle.adoption import Adopter, CannotAdopt, tidy
 from gpubroker.lifecycle.hold import Hold
 from gpubroker.lifecycle.owner import HEARTBEAT
 from gpubroker.lifecycle.parts import Parts
@@ -39,18 +37,16 @@ from gpubroker.lifecycle.release import (
 from gpubroker.lifecycle.settling import Settling
 from gpubroker.lifecycle.spending import Spending
 from gpubroker.lifecycle.supervise import Supervisor
+from gpubroker.lifecycle.surplus import end_surplus
 from gpubroker.model.events import EventKind
 from gpubroker.model.leases import LeaseRow, LeaseState
 from gpubroker.model.machines import Machine, MachineState
 from gpubroker.model.marks import Mark
 from gpubroker.model.money import Money
-from gpubroker.model.results import Result
-from gpubroker.policy.backoff import delay
 from gpubroker.policy.budget import AtLimit
 from gpubroker.policy.retry import Retry
 from gpubroker.policy.sweeping import Finding, Scene, Verdict, brake, can_be_adopted, sweep
 from gpubroker.policy.transitions import HELD, USED
-from gpubroker.transport.job_io import OutputCallback
 
 SWEEP_EVERY = 30.0
 """Seconds between two sweeps of a broker that has leases open."""
@@ -88,7 +84,7 @@ class Reaper:
         self._parts = parts
         self._supervisor = supervisor
         self.spending = Spending(parts, supervisor)
-        self._adopter = Adopter(parts, supervisor)
+        self.adopter = Adopter(parts, supervisor)
         self._settling = Settling(parts)
         self._doubted: dict[tuple[Finding, str], tuple[int, float]] = {}
         #: By owner: until when its word counted, as the last sweep read it.
@@ -137,7 +133,7 @@ class Reaper:
                     tasks.start_soon(one, name)
             for name in held - self._parts.providers.keys():
                 results.append(await self._without_provider(name, leases))
-        self._tidy()
+        tidy(self._parts)
         await self._account()
         return sorted(results, key=lambda swept: swept.provider)
 
@@ -163,17 +159,6 @@ class Reaper:
                 with suppress(StaleOwner):
                     started.append((await self.release(lease, Finding.OWNER_DEAD)).id)
         return Swept(provider=name, complete=False, problem=problem, started=tuple(started))
-
-    def _tidy(self) -> None:
-        """Remove what was kept for the heirs of leases that are over."""
-        files, ledger, now = self._parts.files, self._parts.ledger, self._parts.now()
-        for lease_id, made_at in () if files is None else files.made():
-            with suppress(LedgerError):
-                lease = ledger.at_once(partial(Ledger.lease, lease_id=lease_id))
-                # One without a row may be about to get it.
-                over = now - made_at > 86_400 if lease is None else not lease.state.open
-                if over and files is not None:
-                    files.remove(lease_id)
 
     async def sweep(self, name: str) -> Swept:
         """One pass over one provider: its list first, the ledger second."""
@@ -230,14 +215,14 @@ class Reaper:
         if not can_be_adopted(lease, self._parts.now()):
             return False
         try:
-            adopted = await self._adopter.take(
+            adopted = await self.adopter.take(
                 lease, str(verdict.finding), verdict.machine, unattended=True
             )
         except (CannotAdopt, OSError) as problem:
             text = f"{lease.id} is released and not adopted: {problem}"
             self._parts.emit(EventKind.ALARM, text, provider=lease.provider, lease_id=lease.id)
             return False
-        self._adopter.see_to(adopted)
+        self.adopter.see_to(adopted)
         return True
 
     async def _owners(self) -> dict[str, Owner]:
@@ -350,7 +335,7 @@ class Reaper:
                 assert machine is not None
                 if machine.id not in self._surplus:
                     self._surplus.add(machine.id)
-                    self._supervisor.start(self._end_surplus, machine)
+                    self._supervisor.start(end_surplus, self._parts, machine)
                 return None
             case Finding.WATCH_OVER:
                 assert lease is not None
@@ -437,34 +422,6 @@ class Reaper:
             self._releasing.discard(lease.id)
             self._released.set()
 
-    async def _end_surplus(self, machine: Machine) -> None:
-        """Destroy a second machine of one intent. The lease has its own, and is left alone."""
-        parts, failures, seen = self._parts, 0, self._parts.now()
-        text = f"{machine.id} is a second machine of one create; it is destroyed"
-        parts.emit(EventKind.ALARM, text, provider=machine.provider)
-        while True:
-            try:
-                await parts.providers[machine.provider].release(machine)
-            except ProviderError as error:
-                failures += 1
-                await anyio.sleep(delay(failures, parts.source, retry_after=error.retry_after))
-            else:
-                break
-        hours = max(0.0, parts.now() - (machine.created_at or seen)) / 3600
-        cost = "unknown" if machine.hourly is None else f"about {machine.hourly * hours}"
-        await self._note_surplus(machine, f"{machine.id} was destroyed; its cost: {cost}")
-
-    async def _note_surplus(self, machine: Machine, text: str) -> None:
-        """Put a second machine on record, with the lease whose mark it carries."""
-        parts, mark = self._parts, Mark.find(machine.mark)
-        lease = await parts.ledger.insist(lambda ledger: ledger.lease_of_mark(str(mark)))
-        if lease is not None:
-            row, now = lease, parts.now()
-            with suppress(StaleOwner):  # it is told all the same
-                await parts.ledger.insist(lambda ledger: ledger.note(row, now, "surplus", text))
-        id_ = None if lease is None else lease.id
-        parts.emit(EventKind.ALARM, text, provider=machine.provider, lease_id=id_)
-
     async def finish(self) -> None:
         """Wait for the first sweep, and for every release that sweeps have started."""
         await self.done.wait()
@@ -472,37 +429,6 @@ class Reaper:
             self._released = anyio.Event()
             await self._released.wait()
         await self.spending.look()
-
-    async def take(self, lease: LeaseRow) -> Adopted:
-        """Take over a lease with its job, for somebody who waits for that here.
-
-        One that a sweep of this very broker has adopted is let go of first.
-
-        Raises:
-            CannotAdopt: it is for others, or for nobody, to go on with it.
-            InvalidValue: its owner lives.
-            StaleOwner: somebody else was quicker.
-        """
-        mine = self._supervisor.holds.pop(lease.id, None)
-        if mine is not None and mine.unattended and mine.release_reason is None:
-            mine.leave()
-        elif mine is not None:
-            self._supervisor.hold(mine)
-            raise InvalidValue("lease", lease.id, "this broker holds it itself")
-        else:
-            owner = (await self._owners()).get(lease.owner)
-            if self._parts.identity.alive(owner, self._parts.now()):
-                raise InvalidValue("lease", lease.id, "its owner lives, and goes on with it")
-        return await self._adopter.take(lease, "attached to", unattended=False)
-
-    async def deliver(
-        self, adopted: Adopted, release_wait: float, on_output: OutputCallback | None
-    ) -> Result:
-        """Follow the job of a lease that was taken over to its end, and give the lease up."""
-        lease = await self._adopter.lease(adopted, release_wait=release_wait)
-        async with lease:
-            result = await self._adopter.deliver(lease, adopted, on_output=on_output)
-        return lease.final(result)
 
     async def adopt(self, provider: str, machine_id: str) -> LeaseRow:
         """Write a row for a machine that carries our mark but has none, and release it.

@@ -19,7 +19,7 @@ from gpubroker.model.machines import Machine
 from gpubroker.model.marks import Mark
 from gpubroker.model.money import Money
 from gpubroker.plugins import Provider
-from gpubroker.policy.backoff import delay, quarantines
+from gpubroker.policy.backoff import QUARANTINE_AFTER, delay, quarantines
 from gpubroker.policy.pricing import held_unseen, spent, still_held
 
 #: Failed inventories in a row after which an unproven release is an alarm: about a minute's worth.
@@ -105,9 +105,18 @@ async def _destroy(
             await _provider(parts, lease).release(machine)
         except ProviderError as error:
             failures += 1
-            lease = await _failing(parts, lease, error, anyio.current_time() - since)
+            failing = anyio.current_time() - since
+            lease = await _failing(parts, lease, error, failing)
             on_change(lease)
-            await anyio.sleep(delay(failures, parts.source, retry_after=error.retry_after))
+            pause = delay(failures, parts.source, retry_after=error.retry_after)
+            to_alarm = QUARANTINE_AFTER - failing
+            if 0 < to_alarm < pause:
+                # The alarm does not wait for one more failure, which a vendor may put off.
+                await anyio.sleep(to_alarm)
+                lease = await _failing(parts, lease, error, QUARANTINE_AFTER)
+                on_change(lease)
+                pause -= to_alarm
+            await anyio.sleep(pause)
         else:
             return await _acknowledged(parts, lease, on_change)
 

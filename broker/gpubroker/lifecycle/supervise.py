@@ -6,6 +6,7 @@ release that still gets done. Only closing the broker ends these tasks, and only
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -120,6 +121,8 @@ class Supervisor:
                         f"closing before these were proven gone: {left}; `gpubroker reap` goes on"
                     )
                     self._parts.emit(EventKind.ALARM, text)
+                for hold in self.holds.values():
+                    hold.wait_no_more()
                 for scope in tuple(self._scopes):
                     scope.cancel()
 
@@ -219,6 +222,8 @@ class Supervisor:
         if hold.release_reason is not None:
             return
         hold.release_reason = reason
+        if self._parts.identity.pid != os.getpid():
+            return  # the child of a fork leaves what its parent holds to its parent
         # First the task, then the record: whatever interrupts the latter, the former goes on.
         self._releases += 1
         self.start(self._release, hold)

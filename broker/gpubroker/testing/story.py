@@ -187,10 +187,11 @@ class Story:
         times: int | None = None,
         kind: ErrorKind = ErrorKind.TRANSIENT,
         *,
+        retry_after: float | None = None,
         until: float | None = None,
     ) -> None:
         """The destroy is refused; the machine stays and bills."""
-        turn = _failing("cannot destroy now", kind, Scope.PROVIDER)
+        turn = _failing("cannot destroy now", kind, Scope.PROVIDER, retry_after)
         self._turn("release", f"release_fails({kind})", turn, times, until)
 
     def release_does_nothing(self, times: int | None = None, *, until: float | None = None) -> None:
