@@ -15,6 +15,7 @@ from anyio import AsyncContextManagerMixin
 from gpubroker.errors import BrokerClosed, InvalidValue, JobError
 from gpubroker.ledger.verify import violations
 from gpubroker.lifecycle.acquire import Acquisition, Wish, look
+from gpubroker.lifecycle.adopting import Search, adopt, search
 from gpubroker.lifecycle.lease import AsyncLease
 from gpubroker.lifecycle.opening import open_parts
 from gpubroker.lifecycle.parts import Parts
@@ -392,13 +393,25 @@ class AsyncBroker(AsyncContextManagerMixin):
         """Compare every provider's machines with this ledger, and release what nobody holds."""
         return await self._opened()[2].sweep_all()
 
-    async def adopt(self, provider: str, machine_id: str) -> LeaseRow:
-        """Take a machine that carries this ledger's mark, but has no row here, and release it.
+    async def strays(self) -> Search:
+        """Look for machines that carry a mark but are not in this ledger, as after its loss.
+
+        Those whose mark was made with this installation's key are ours, unless another ledger with
+        the same key is in use; the others may be anybody's.
+        """
+        return await search(self._parts())
+
+    async def adopt(self, provider: str, machine_id: str, *, unverified: bool = False) -> LeaseRow:
+        """Take a machine that carries our mark, but has no row here, and release it.
+
+        Args:
+            unverified: also if its mark does not prove that it is ours.
 
         Raises:
-            InvalidValue: the provider lists no such machine with a mark of this ledger.
+            InvalidValue: the provider lists no such machine, or it may be somebody else's.
         """
-        return await self._opened()[2].adopt(provider, machine_id)
+        parts, _, reaper = self._opened()
+        return await adopt(parts, reaper, provider, machine_id, unverified=unverified)
 
     async def verify(self) -> list[str]:
         """Replay the ledger against its own rules; returns what does not hold, one line each."""

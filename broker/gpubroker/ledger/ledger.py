@@ -217,8 +217,12 @@ class Ledger:
             _write_event(sql, result, at, "taken over", None, None, detail)
             return result
 
-    def adopt(self, lease: LeaseRow, at: float, detail: str) -> None:
-        """Write a lease for a machine that carries our mark but has no row here."""
+    def adopt(self, lease: LeaseRow, at: float, detail: str, *, former: str | None = None) -> None:
+        """Write a lease for a machine that carries our mark but has no row here.
+
+        Args:
+            former: the id of a lost ledger that its mark names; what else is its, is ours too.
+        """
         with self._store.transaction() as sql:
             values = lease_values(lease)
             names = ", ".join(values)
@@ -227,6 +231,13 @@ class Ledger:
                 values,
             )
             _write_event(sql, lease, at, "found", None, lease.state, detail)
+            if former is not None:
+                _put_fact(sql, f"former ledger {former}", repr(at))
+
+    def former_ids(self) -> set[str]:
+        """Ids of lost ledgers whose machines were adopted into this one."""
+        with self._store.reading() as sql:
+            return set(_facts(sql, "former ledger "))
 
     def settle(self, lease: LeaseRow, billed: Money, at: float) -> LeaseRow:
         """Put what the vendor billed for a released lease on record, in place of what was counted.
@@ -362,19 +373,28 @@ class Ledger:
     def put_swept(self, provider: str, at: float) -> None:
         """Note a complete sweep of a provider."""
         with self._store.transaction() as sql:
-            sql.execute(
-                "INSERT INTO facts VALUES (:name, :at)"
-                " ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-                {"name": f"swept {provider}", "at": repr(at)},
-            )
+            _put_fact(sql, f"swept {provider}", repr(at))
 
     def swept(self) -> dict[str, float]:
         """When each provider was last swept completely, in Unix seconds."""
         with self._store.reading() as sql:
-            rows = sql.execute(
-                "SELECT name, value FROM facts WHERE name LIKE :pattern", {"pattern": "swept %"}
-            )
-            return {row["name"].removeprefix("swept "): float(row["value"]) for row in rows}
+            return {name: float(value) for name, value in _facts(sql, "swept ").items()}
+
+
+def _put_fact(sql: Sql, name: str, value: str) -> None:
+    sql.execute(
+        "INSERT INTO facts (name, value) VALUES (:name, :value)"
+        " ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        {"name": name, "value": value},
+    )
+
+
+def _facts(sql: Sql, kind: str) -> dict[str, str]:
+    """Every fact whose name begins with `kind`, by the rest of its name."""
+    rows = sql.execute(
+        "SELECT name, value FROM facts WHERE name LIKE :pattern", {"pattern": f"{kind}%"}
+    )
+    return {row["name"].removeprefix(kind): row["value"] for row in rows}
 
 
 def _engine(place: Place | None, busy: float, resolving: float) -> Engine:

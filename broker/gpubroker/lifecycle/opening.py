@@ -53,6 +53,7 @@ async def open_parts(
     parts = Parts(
         ledger=ledger,
         ledger_id=await ledger(lambda ledger: ledger.id),
+        former_ids=await ledger(lambda ledger: ledger.former_ids()),
         mark_key=load_mark_key(place, os.environ, entropy(32), needed=in_use),
         identity=Identity.own(f"broker-{source.getrandbits(48):012x}"),
         now=now,

@@ -26,6 +26,7 @@ class Parts:
     """The parts of one open broker.
 
     Attributes:
+        former_ids: ids of ledgers that were lost, whose machines were adopted into this one.
         identity: which process this is, for the owner row.
         now: reads the wall clock, Unix seconds. Waiting goes by the event loop's own clock.
         source: all randomness: ids, marks, jitter.
@@ -41,6 +42,7 @@ class Parts:
     ledger: LedgerAccess
     ledger_id: str
     mark_key: bytes
+    former_ids: set[str] = field(default_factory=set[str])
     identity: Identity
     now: Callable[[], float]
     source: random.Random
@@ -88,5 +90,6 @@ class Parts:
         return Mark.make(self.mark_key, self.ledger_id, self.source.randbytes(10))
 
     def ours(self, mark: Mark) -> bool:
-        """Whether a mark was made with this ledger's key, for this ledger."""
-        return mark.ledger_id == self.ledger_id and mark.verifies(self.mark_key)
+        """Whether a mark was made with this ledger's key, for this ledger or one that it follows."""
+        known = mark.ledger_id == self.ledger_id or mark.ledger_id in self.former_ids
+        return known and mark.verifies(self.mark_key)
