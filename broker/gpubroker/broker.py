@@ -23,7 +23,7 @@ from gpubroker.lifecycle.reap import Reaper, Swept
 from gpubroker.lifecycle.standing import ProviderStatus, statuses, with_balances
 from gpubroker.lifecycle.supervise import Supervisor
 from gpubroker.model.decisions import DecisionRecord
-from gpubroker.model.events import Event
+from gpubroker.model.events import Event, EventKind
 from gpubroker.model.jobs import Job
 from gpubroker.model.leases import LeaseRow, LedgerEvent, ReleaseState
 from gpubroker.model.money import Money, parse_money
@@ -108,6 +108,8 @@ class AsyncBroker(AsyncContextManagerMixin):
             )
             if self._on_event is not None:
                 parts.listeners.append(self._on_event)
+            for concern in parts.concerns:
+                parts.emit(EventKind.ALARM, concern)
             problem: BaseException | None = None
             try:
                 async with anyio.create_task_group() as tasks:
@@ -416,5 +418,8 @@ class AsyncBroker(AsyncContextManagerMixin):
     async def verify(self) -> list[str]:
         """Replay the ledger against its own rules; returns what does not hold, one line each."""
         return await self._parts().ledger(
-            lambda ledger: violations(ledger.leases(open_only=False), ledger.events())
+            lambda ledger: [
+                *ledger.damage(),
+                *violations(ledger.leases(open_only=False), ledger.events()),
+            ]
         )

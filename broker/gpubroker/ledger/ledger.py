@@ -59,6 +59,10 @@ class Ledger:
         busy: seconds that one operation may wait for another process.
         resolving: seconds to find out what became of a COMMIT whose answer was lost.
 
+    Attributes:
+        id: names this ledger in its marks.
+        new: there was none at `place` before.
+
     Raises:
         LedgerBusy: other processes held it, or it was out of reach, for too long.
         LedgerUnusable: it cannot be opened, or is no ledger.
@@ -79,6 +83,7 @@ class Ledger:
         """Bring the tables up to date, where they are not, and return the ledger's id."""
         with self._store.reading() as sql:
             current = is_current(sql)
+            self.new = sql.version() == 0
         if not current:
             with self._store.transaction() as sql:
                 migrate(sql)
@@ -96,6 +101,10 @@ class Ledger:
     def abandon(self) -> None:
         """Make an operation that hangs fail, and all later ones; from any thread."""
         self._store.abandon()
+
+    def concerns(self) -> list[str]:
+        """What its owner should put right, though it can be used, one line each."""
+        return self._store.concerns()
 
     def damage(self) -> list[str]:
         """What the engine's own check of everything stored finds wrong, one line each."""

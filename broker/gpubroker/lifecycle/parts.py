@@ -34,6 +34,7 @@ class Parts:
             offer, with the hold once there is one.
         asking: the quotes that are under way.
         recall: what is remembered of failures and hosts.
+        concerns: what is wrong with the ledger, though it can be used.
         broken: plugins that could not be opened, and why.
         blocking: what the watchdog has to say of a provider, by name.
         listeners: called with each event, in order; one that raises is left out from then on.
@@ -53,6 +54,7 @@ class Parts:
     )
     asking: list[Asking] = field(default_factory=list["Asking"])
     recall: Recall = field(default_factory=Recall)
+    concerns: list[str] = field(default_factory=list[str])
     broken: list[BrokenPlugin] = field(default_factory=list[BrokenPlugin])
     blocking: dict[str, str] = field(default_factory=dict[str, str])
     listeners: list[Callable[[Event], None]] = field(default_factory=list[Callable[[Event], None]])
