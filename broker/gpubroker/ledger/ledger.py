@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from gpubroker.errors import LedgerError, StaleOwner
+from gpubroker.errors import LedgerError, LedgerUnusable, StaleOwner
 from gpubroker.ledger.rows import (
     Limit,
     Owner,
@@ -75,7 +75,7 @@ class Ledger:
         self._store = _engine(place, busy, resolving)
         try:
             self.id = self._prepare(entropy)
-        except LedgerError:
+        except BaseException:
             self.close()
             raise
 
@@ -88,7 +88,7 @@ class Ledger:
             with self._store.transaction() as sql:
                 migrate(sql)
                 sql.execute(
-                    "INSERT INTO facts VALUES ('ledger id', :id) ON CONFLICT DO NOTHING",
+                    "INSERT INTO facts (name, value) VALUES ('ledger id', :id) ON CONFLICT DO NOTHING",
                     {"id": ledger_id(entropy)},
                 )
         with self._store.reading() as sql:
@@ -352,7 +352,7 @@ class Ledger:
         """Keep a decision record, or its newer version, and what was learnt under way."""
         with self._store.transaction() as sql:
             sql.execute(
-                "INSERT INTO requests VALUES (:id, :at, :record)"
+                "INSERT INTO requests (id, at, record) VALUES (:id, :at, :record)"
                 " ON CONFLICT (id) DO UPDATE SET record = excluded.record",
                 {"id": record.id, "at": record.asked_at, "record": record.to_json()},
             )
@@ -377,7 +377,10 @@ class Ledger:
                 f"SELECT record FROM requests {where} ORDER BY at DESC, id DESC LIMIT 1",  # noqa: S608
                 {"id": request_id},
             )
-        return None if found is None else DecisionRecord.from_json(str(found))
+        try:
+            return None if found is None else DecisionRecord.from_json(str(found))
+        except ValueError as error:
+            raise LedgerUnusable("the ledger is damaged: a record makes no sense") from error
 
     def put_swept(self, provider: str, at: float) -> None:
         """Note a complete sweep of a provider."""
