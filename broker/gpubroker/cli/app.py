@@ -244,6 +244,29 @@ def reap(
 
 
 @command(app)
+def adopt(
+    settings: "Settings",
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Do not ask about what is provably ours.")
+    ] = False,
+    unverified: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ID",
+            help="Also this machine, whose mark proves nothing; repeatable.",
+        ),
+    ] = None,
+    proof_wait: ProofWait = "60s",
+    as_json: Json = False,
+) -> int:
+    """After the loss of a ledger: find the machines that carry its marks, and give them up."""
+    from gpubroker.cli.adopt import Consent, adopt
+
+    consent = Consent(yes=yes, unverified=tuple(unverified or ()))
+    return adopt(settings, consent, proof_wait=proof_wait, as_json=as_json)
+
+
+@command(app)
 def explain(
     settings: "Settings",
     lease: Annotated[

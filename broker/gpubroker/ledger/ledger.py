@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from gpubroker.errors import LedgerError, StaleOwner
+from gpubroker.errors import LedgerError, LedgerUnusable, StaleOwner
 from gpubroker.ledger import costing, spending
 from gpubroker.ledger.rows import (
     Owner,
@@ -72,6 +72,10 @@ class Ledger:
         busy: seconds that one operation may wait for another process.
         resolving: seconds to find out what became of a COMMIT whose answer was lost.
 
+    Attributes:
+        id: names this ledger in its marks.
+        new: there was none at `place` before.
+
     Raises:
         LedgerBusy: other processes held it, or it was out of reach, for too long.
         LedgerUnusable: it cannot be opened, or is no ledger.
@@ -84,7 +88,7 @@ class Ledger:
         self._store = _engine(place, busy, resolving)
         try:
             self.id = self._prepare(entropy)
-        except LedgerError:
+        except BaseException:
             self.close()
             raise
 
@@ -92,11 +96,12 @@ class Ledger:
         """Bring the tables up to date, where they are not, and return the ledger's id."""
         with self._store.reading() as sql:
             current = is_current(sql)
+            self.new = sql.version() == 0
         if not current:
             with self._store.transaction() as sql:
                 migrate(sql)
                 sql.execute(
-                    "INSERT INTO facts VALUES ('ledger id', :id) ON CONFLICT DO NOTHING",
+                    "INSERT INTO facts (name, value) VALUES ('ledger id', :id) ON CONFLICT DO NOTHING",
                     {"id": ledger_id(entropy)},
                 )
         with self._store.reading() as sql:
@@ -109,6 +114,10 @@ class Ledger:
     def abandon(self) -> None:
         """Make an operation that hangs fail, and all later ones; from any thread."""
         self._store.abandon()
+
+    def concerns(self) -> list[str]:
+        """What its owner should put right, though it can be used, one line each."""
+        return self._store.concerns()
 
     def damage(self) -> list[str]:
         """What the engine's own check of everything stored finds wrong, one line each."""
@@ -276,11 +285,22 @@ class Ledger:
             _write_event(sql, result, at, "taken over", None, None, detail)
             return result
 
-    def adopt(self, lease: LeaseRow, at: float, detail: str) -> None:
-        """Write a lease for a machine that carries our mark but has no row here."""
+    def adopt(self, lease: LeaseRow, at: float, detail: str, *, former: str | None = None) -> None:
+        """Write a lease for a machine that carries our mark but has no row here.
+
+        Args:
+            former: the id of a lost ledger that its mark names; what else is its, is ours too.
+        """
         with self._store.transaction() as sql:
             _insert(sql, lease)
             _write_event(sql, lease, at, "found", None, lease.state, detail)
+            if former is not None:
+                _put_fact(sql, f"former ledger {former}", repr(at))
+
+    def former_ids(self) -> set[str]:
+        """Ids of lost ledgers whose machines were adopted into this one."""
+        with self._store.reading() as sql:
+            return set(_facts(sql, "former ledger "))
 
     def settle(self, lease: LeaseRow, billed: Money, at: float) -> LeaseRow:
         """Put what the vendor billed for a released lease on record, in place of what was counted.
@@ -408,7 +428,7 @@ class Ledger:
         """Keep a decision record, or its newer version, and what was learnt under way."""
         with self._store.transaction() as sql:
             sql.execute(
-                "INSERT INTO requests VALUES (:id, :at, :record)"
+                "INSERT INTO requests (id, at, record) VALUES (:id, :at, :record)"
                 " ON CONFLICT (id) DO UPDATE SET record = excluded.record",
                 {"id": record.id, "at": record.asked_at, "record": record.to_json()},
             )
@@ -433,24 +453,36 @@ class Ledger:
                 f"SELECT record FROM requests {where} ORDER BY at DESC, id DESC LIMIT 1",  # noqa: S608
                 {"id": request_id},
             )
-        return None if found is None else DecisionRecord.from_json(str(found))
+        try:
+            return None if found is None else DecisionRecord.from_json(str(found))
+        except ValueError as error:
+            raise LedgerUnusable("the ledger is damaged: a record makes no sense") from error
 
     def put_swept(self, provider: str, at: float) -> None:
         """Note a complete sweep of a provider."""
         with self._store.transaction() as sql:
-            sql.execute(
-                "INSERT INTO facts VALUES (:name, :at)"
-                " ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-                {"name": f"swept {provider}", "at": repr(at)},
-            )
+            _put_fact(sql, f"swept {provider}", repr(at))
 
     def swept(self) -> dict[str, float]:
         """When each provider was last swept completely, in Unix seconds."""
         with self._store.reading() as sql:
-            rows = sql.execute(
-                "SELECT name, value FROM facts WHERE name LIKE :pattern", {"pattern": "swept %"}
-            )
-            return {row["name"].removeprefix("swept "): float(row["value"]) for row in rows}
+            return {name: float(value) for name, value in _facts(sql, "swept ").items()}
+
+
+def _put_fact(sql: Sql, name: str, value: str) -> None:
+    sql.execute(
+        "INSERT INTO facts (name, value) VALUES (:name, :value)"
+        " ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        {"name": name, "value": value},
+    )
+
+
+def _facts(sql: Sql, kind: str) -> dict[str, str]:
+    """Every fact whose name begins with `kind`, by the rest of its name."""
+    rows = sql.execute(
+        "SELECT name, value FROM facts WHERE name LIKE :pattern", {"pattern": f"{kind}%"}
+    )
+    return {row["name"].removeprefix(kind): row["value"] for row in rows}
 
 
 def _engine(place: Place | None, busy: float, resolving: float) -> Engine:

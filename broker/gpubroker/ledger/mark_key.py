@@ -43,7 +43,7 @@ def load_mark_key(
             " Make one once with: openssl rand -hex 32"
         )
         raise InvalidValue("GPUBROKER_MARK_KEY", "", problem)
-    path = ledger.with_name(ledger.name + ".key")
+    path = key_file(ledger)
     if needed and not path.exists():
         raise LedgerUnusable(f"{path} is missing while leases are open; put it back")
     try:
@@ -59,6 +59,11 @@ def load_mark_key(
         # Never replaced: machines that are out there carry marks made with the right one.
         raise LedgerUnusable(f"{path} holds no mark key; put back the one that belongs there")
     return key
+
+
+def key_file(ledger: Path) -> Path:
+    """Where the key of a ledger file is."""
+    return ledger.with_name(ledger.name + ".key")
 
 
 def _make(path: Path, entropy: bytes) -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final
+from functools import wraps
+from types import NoneType
+from typing import Any, Final, TypeVar
 
-from gpubroker.errors import ErrorKind, Scope
+from gpubroker.errors import ErrorKind, LedgerUnusable, Scope
 from gpubroker.ledger.sql import Row
 from gpubroker.model.leases import JobRow, LeaseRow, LeaseState, LedgerEvent
 from gpubroker.model.money import Money
 from gpubroker.policy.budget import Limit as Limit  # noqa: PLC0414 - callers look for it here
 from gpubroker.policy.cooldown import Cooldown
 from gpubroker.policy.experience import Experience
+
+T = TypeVar("T")
 
 #: Columns of a lease with micro-dollars in them.
 _MONEY: Final = ("hourly", "reserved", "spent", "counted")
@@ -34,11 +39,44 @@ class Owner:
     closed_at: float | None = None
 
 
+#: By its annotation, what a field is stored as. Fields of other types are not looked at here.
+_STORED: Final[dict[str, tuple[type, ...]]] = {
+    "str": (str,),
+    "int": (int,),
+    "float": (int, float),
+    "Money": (int,),
+    "Money | None": (int, NoneType),
+    "str | None": (str, NoneType),
+    "float | None": (int, float, NoneType),
+    "int | None": (int, NoneType),
+}
+
+
 def _fields(kind: type[Any], row: Row) -> dict[str, Any]:
     """The columns that `kind` has fields for: a newer gpubroker may have added others."""
-    return {name: row[name] for name in kind.__slots__}
+    values = {name: row[name] for name in kind.__slots__}
+    for name, annotation in kind.__annotations__.items():
+        if annotation in _STORED and not isinstance(values[name], _STORED[annotation]):
+            raise TypeError(f"{name} is {values[name]!r}")
+    return values
 
 
+def _checked(read: Callable[[Row], T]) -> Callable[[Row], T]:
+    """What is wrong with a row is damage of the ledger's, not a mistake of whoever reads it."""
+
+    @wraps(read)
+    def checked(row: Row) -> T:
+        try:
+            return read(row)
+        except (KeyError, TypeError, ValueError) as error:
+            raise LedgerUnusable(
+                f"the ledger is damaged: a row makes no sense ({error}); see `gpubroker verify`"
+            ) from error
+
+    return checked
+
+
+@_checked
 def lease_from(row: Row) -> LeaseRow:
     """The lease that a row of ``leases`` describes."""
     values = _fields(LeaseRow, row)
@@ -60,6 +98,7 @@ def lease_values(lease: LeaseRow) -> dict[str, Any]:
     return values
 
 
+@_checked
 def job_from(row: Row) -> JobRow:
     """The job that a row of ``jobs`` describes."""
     values = _fields(JobRow, row)
@@ -67,6 +106,7 @@ def job_from(row: Row) -> JobRow:
     return JobRow(**values)
 
 
+@_checked
 def event_from(row: Row) -> LedgerEvent:
     """The event that a row of ``events`` describes."""
     values = _fields(LedgerEvent, row)
@@ -75,6 +115,7 @@ def event_from(row: Row) -> LedgerEvent:
     return LedgerEvent(**values)
 
 
+@_checked
 def owner_from(row: Row) -> Owner:
     """The owner that a row of ``owners`` describes."""
     return Owner(**_fields(Owner, row))
@@ -89,6 +130,7 @@ def values_of(value: Cooldown | Experience) -> dict[str, Any]:
     }
 
 
+@_checked
 def cooldown_from(row: Row) -> Cooldown:
     """The cooldown that a row of ``cooldowns`` describes."""
     values = _fields(Cooldown, row)
@@ -97,6 +139,7 @@ def cooldown_from(row: Row) -> Cooldown:
     return Cooldown(**values)
 
 
+@_checked
 def experience_from(row: Row) -> Experience:
     """What a row of ``experience`` says of a host."""
     return Experience(**_fields(Experience, row))

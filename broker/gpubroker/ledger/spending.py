@@ -27,9 +27,7 @@ _BOUNDS: Final = {
 }
 
 
-def exceeded(
-    sql: Sql, limits: Iterable[Limit], asked: Money
-) -> tuple[Limit, Money] | None:
+def exceeded(sql: Sql, limits: Iterable[Limit], asked: Money) -> tuple[Limit, Money] | None:
     """The first limit that does not allow `asked` more, and what is taken of it already."""
     for limit in limits:
         taken = committed(sql, limit)
@@ -38,9 +36,7 @@ def exceeded(
     return None
 
 
-def full(
-    sql: Sql, limits: Iterable[MachineLimit]
-) -> tuple[MachineLimit, int] | None:
+def full(sql: Sql, limits: Iterable[MachineLimit]) -> tuple[MachineLimit, int] | None:
     """The first limit that does not allow one more machine, and how many are held."""
     counted = machines_held(sql, limits)
     return next(((limit, held) for limit, held in counted if held >= limit.machines), None)
@@ -74,9 +70,7 @@ def open_leases(sql: Sql) -> list[LeaseRow]:
     return [lease_from(row) for row in sql.execute(f"SELECT * FROM leases WHERE {_OPEN}")]  # noqa: S608
 
 
-def machines_held(
-    sql: Sql, limits: Iterable[MachineLimit]
-) -> list[tuple[MachineLimit, int]]:
+def machines_held(sql: Sql, limits: Iterable[MachineLimit]) -> list[tuple[MachineLimit, int]]:
     """How many machines are held of each limit's."""
     return [(limit, _machines(sql, limit)) for limit in limits]
 

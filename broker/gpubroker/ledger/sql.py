@@ -68,6 +68,10 @@ class Engine(Protocol):
         """One consistent look, which waits for no writer."""
         ...
 
+    def concerns(self) -> list[str]:
+        """What its owner should put right, though it can be used, one line each."""
+        ...
+
     def damage(self) -> list[str]:
         """What the engine's own check finds wrong, one line each."""
         ...

@@ -172,6 +172,10 @@ class PostgresStore:
                 yield _Transaction(connection)
             _end(connection)
 
+    def concerns(self) -> list[str]:
+        """Nothing: who may read a database is its administrator's business."""
+        return []
+
     def damage(self) -> list[str]:
         """Nothing: PostgreSQL checks each page as it is read, and has no check for its users."""
         return []

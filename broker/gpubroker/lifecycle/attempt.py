@@ -127,7 +127,7 @@ async def intend(
         hold.link = await Link.make(secrets=conditions.secrets)
     try:
         _keep(parts, hold)
-        await supervisor.beat()
+        await supervisor.beat(insist=False)
         supervisor.check_open()
         await parts.ledger(lambda ledger: ledger.reserve(row, bounds, machines))
     except BaseException:

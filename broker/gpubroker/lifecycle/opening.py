@@ -6,10 +6,11 @@ import os
 import random
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 from gpubroker.errors import InvalidValue, ProviderError
 from gpubroker.ledger.access import open_ledger
-from gpubroker.ledger.mark_key import load_mark_key
+from gpubroker.ledger.mark_key import key_file, load_mark_key
 from gpubroker.lifecycle.lease_files import LeaseFiles
 from gpubroker.lifecycle.owner import Identity
 from gpubroker.lifecycle.parts import Parts
@@ -51,12 +52,21 @@ async def open_parts(
     ledger = await stack.enter_async_context(
         open_ledger(place, entropy=entropy(5), patience=_PATIENCE, source=source)
     )
+    concerns = await ledger(lambda ledger: ledger.concerns())
+    new = await ledger(lambda ledger: ledger.new)
+    if new and isinstance(place, Path) and key_file(place).exists():
+        concerns.append(
+            f"the ledger {place} is new, but its mark key is not; if the former one was lost,"
+            " `gpubroker adopt` finds its machines"
+        )
     ledger_id = await ledger(lambda ledger: ledger.id)
     in_use = bool(await ledger(lambda ledger: ledger.leases(limit=1)))
     parts = Parts(
         ledger=ledger,
         ledger_id=ledger_id,
+        former_ids=await ledger(lambda ledger: ledger.former_ids()),
         mark_key=load_mark_key(place, os.environ, entropy(32), needed=in_use),
+        concerns=concerns,
         identity=Identity.own(f"broker-{source.getrandbits(48):012x}"),
         now=now,
         source=source,
