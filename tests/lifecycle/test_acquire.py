@@ -258,6 +258,19 @@ async def test_a_create_that_nothing_came_of_is_given_up_and_watched(
     assert Money(0) < watched[0].reserved < Money("0.02")
 
 
+async def test_a_lost_create_is_not_given_the_machine_of_another_lease(
+    cloud: ScriptedCloud, broker_on: MakeBroker
+) -> None:
+    """A machine is known by its whole mark, of which those of one ledger share the beginning."""
+    async with broker_on(cloud) as broker, broker.lease(A_4090) as held:
+        cloud.next_create_loses_reply(creates=False)
+        result = await broker.run(["x"], A_4090)
+        other = await held.run(["y"])
+
+    assert [a.kind for a in result.record.attempts] == [ErrorKind.CREATE_UNKNOWN, None]
+    assert other.ok
+
+
 async def test_a_refusal_that_left_a_machine_behind_is_released(
     cloud: ScriptedCloud, broker_on: MakeBroker
 ) -> None:
