@@ -88,6 +88,26 @@ async def test_a_missing_heartbeat_is_doubted_once_before_it_is_believed(
     assert rows == []
 
 
+async def test_sweeps_in_quick_succession_are_one_look(
+    cloud: ScriptedCloud, broker_on: MakeBroker, tmp_path: Path
+) -> None:
+    """An owner that is late is not given up by asking three times in a moment."""
+    ledger = tmp_path / "ledger.db"
+    async with (
+        broker_on(cloud, ledger=ledger, sweep=False) as silent,
+        silent.lease(A_4090),
+    ):
+        change_owner(ledger, host="elsewhere", expires_at=0)
+        async with broker_on(cloud, ledger=ledger, seed=2, sweep=False) as heir:
+            for _ in range(3):
+                await heir.sweep()
+            change_owner(ledger, expires_at=2**40)
+            await anyio.sleep(100)
+            running = list(cloud.running)
+
+    assert len(running) == 1
+
+
 async def test_the_lease_of_a_living_process_is_left_alone(
     cloud: ScriptedCloud, broker_on: MakeBroker, tmp_path: Path
 ) -> None:
