@@ -317,6 +317,23 @@ def test_marks_of_other_ledgers_do_not_verify() -> None:
     assert not mark.verifies(b"x" * 32)
 
 
+async def test_machines_of_another_ledger_with_the_same_key_are_strangers(
+    cloud: ScriptedCloud, broker_on: MakeBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who shares a key but not a ledger shares no machines: they are reported, and not adopted."""
+    monkeypatch.setenv("GPUBROKER_MARK_KEY", "k" * 32)
+    async with broker_on(cloud) as theirs, theirs.lease(A_4090):
+        async with broker_on(cloud, seed=2, sweep=False) as ours:
+            (swept,) = await ours.sweep()
+            with pytest.raises(InvalidValue, match="with our mark"):
+                await ours.adopt(cloud.name, cloud.running[0].id)
+            await anyio.sleep(100)
+        running = list(cloud.running)
+
+    assert [verdict.finding for verdict in swept.verdicts] == [Finding.FOREIGN]
+    assert len(running) == 1
+
+
 async def test_without_an_account_there_is_nothing_to_sweep(
     cloud: ScriptedCloud, broker_on: MakeBroker
 ) -> None:
