@@ -112,6 +112,14 @@ def test_reap_looks_twice_before_it_calls_an_owner_missing(program: Program) -> 
     assert program.alive() == {}
 
 
+def test_reap_fails_where_a_provider_does_not_answer(program: Program) -> None:
+    """A sweep that could not be made concludes nothing, and does not pass for a good one."""
+    reaped = program("reap", VAST_API_KEY="k" * 24, GPUBROKER_VAST_URL="http://127.0.0.1:9")
+
+    assert reaped.returncode == 125, reaped.stdout
+    assert b"swept local: nothing to do" in reaped.stdout
+
+
 def test_reap_goes_on_until_it_is_interrupted(program: Program) -> None:
     """`--loop` sweeps, waits, and leaves in order."""
     process = program.start("reap", "--loop")

@@ -11,6 +11,7 @@ import pytest
 
 from gpubroker import (
     AccountSettings,
+    AcquireError,
     AcquireStopped,
     AttemptsExhausted,
     AttemptState,
@@ -258,6 +259,19 @@ async def test_a_create_that_nothing_came_of_is_given_up_and_watched(
     assert Money(0) < watched[0].reserved < Money("0.06")
 
 
+async def test_a_lost_create_is_not_given_the_machine_of_another_lease(
+    cloud: ScriptedCloud, broker_on: MakeBroker
+) -> None:
+    """A machine is known by its whole mark, of which those of one ledger share the beginning."""
+    async with broker_on(cloud) as broker, broker.lease(A_4090) as held:
+        cloud.next_create_loses_reply(creates=False)
+        result = await broker.run(["x"], A_4090)
+        other = await held.run(["y"])
+
+    assert [a.kind for a in result.record.attempts] == [ErrorKind.CREATE_UNKNOWN, None]
+    assert other.ok
+
+
 async def test_a_refusal_that_left_a_machine_behind_is_released(
     cloud: ScriptedCloud, broker_on: MakeBroker
 ) -> None:
@@ -371,6 +385,21 @@ async def test_the_budget_of_a_day_holds_for_all_jobs_together(
             await broker.run(["x"], A_4090, lifetime=2000)
 
     assert len(cloud.creates) == 1
+
+
+async def test_every_attempt_is_held_against_the_budget(
+    cloud: ScriptedCloud, broker_on: MakeBroker
+) -> None:
+    """While a machine that failed is not proven gone, a second one must fit what is left."""
+    cloud.boot_breaks(after=30)
+
+    async with broker_on(cloud) as broker:
+        with pytest.raises(AcquireError):
+            await broker.run(["x"], A_4090, budget="0.60", lifetime=3600)
+        committed = sum((row.reserved + row.spent for row in await broker.leases()), Money(0))
+
+    assert len(cloud.creates) == 1
+    assert committed <= Money("0.60")
 
 
 async def test_waiting_for_a_machine_ends_at_the_deadline(

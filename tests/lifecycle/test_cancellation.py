@@ -134,6 +134,20 @@ async def test_cancelling_the_caller_leaves_the_release_to_the_broker(
     cloud.assert_nothing_running()
 
 
+async def test_a_release_outlives_the_cancellation_of_all_around_the_broker(
+    now: VirtualWallClock, broker_on: MakeBroker
+) -> None:
+    """What is being given up is given up to the end, and not left to the next broker."""
+    cloud = slow_cloud(now)
+
+    with anyio.CancelScope() as around:
+        async with broker_on(cloud, close_wait=600) as broker, broker.lease(A_4090):
+            around.cancel()
+            await anyio.sleep_forever()
+
+    cloud.assert_nothing_running()
+
+
 async def test_an_error_in_the_block_comes_out_as_itself(
     now: VirtualWallClock, broker_on: MakeBroker
 ) -> None:

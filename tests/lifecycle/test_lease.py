@@ -162,6 +162,20 @@ async def test_an_idle_lease_is_released_at_its_deadline(
     assert not running
 
 
+async def test_a_computer_that_slept_through_the_deadline_gives_the_machine_up_when_it_wakes(
+    cloud: ScriptedCloud, now: VirtualWallClock, broker_on: MakeBroker
+) -> None:
+    """A deadline is wall time: the hours that the event loop did not see count too."""
+    async with broker_on(cloud) as broker, broker.lease(A_4090, lifetime=3000) as lease:
+        now.jump(9 * 3600)
+        await anyio.sleep(60)
+        running = list(cloud.running)
+        with pytest.raises(LeaseReleased, match="its lifetime is over"):
+            await lease.run(["x"])
+
+    assert not running
+
+
 async def test_a_lost_machine_is_an_error_that_keeps_what_there_is(
     cloud: ScriptedCloud, broker_on: MakeBroker
 ) -> None:

@@ -10,6 +10,7 @@ import anyio
 import pytest
 
 from gpubroker import (
+    AsyncBroker,
     ErrorKind,
     Event,
     EventKind,
@@ -71,6 +72,48 @@ async def test_a_failing_destroy_is_repeated_until_it_works(
     assert state is ReleaseState.PROVEN
     assert len(cloud.destroys) >= 31
     cloud.assert_nothing_running()
+
+
+async def test_hours_of_failing_destroys_acknowledge_nothing(
+    cloud: ScriptedCloud, now: VirtualWallClock, broker_on: MakeBroker
+) -> None:
+    """However long it fails: a lease is acknowledged when the provider says so, and not before."""
+    works_again = now() + 7200
+    cloud.release_fails(until=works_again)
+
+    async with broker_on(cloud, release_wait=1, close_wait=86_400) as broker:
+        result = await broker.run(["x"], A_4090)
+        await anyio.sleep(3600)
+        (row,) = await broker.leases()
+        await broker.wait_released(result.lease_id, timeout=86_400)
+        acknowledged = [e.at for e in await broker.events(result.lease_id) if "ackn" in e.kind]
+
+    assert (row.state, row.acknowledged_at) == (LeaseState.QUARANTINED, None)
+    assert min(acknowledged) >= works_again
+    cloud.assert_nothing_running()
+
+
+async def test_a_lease_whose_provider_is_not_there_is_an_alarm_and_stays_open(
+    cloud: ScriptedCloud,
+    now: VirtualWallClock,
+    broker_on: MakeBroker,
+    events: list[Event],
+    tmp_path: Path,
+) -> None:
+    """Without its plugin nothing can be destroyed, and so nothing counts as destroyed."""
+    ledger = tmp_path / "ledger.db"
+    cloud.release_hangs(until=math.inf)
+    async with broker_on(cloud, ledger=ledger, release_wait=1, close_wait=1) as broker:
+        result = await broker.run(["x"], A_4090)
+
+    other = ScriptedCloud("other", now=now)
+    async with broker_on(other, ledger=ledger, seed=2, close_wait=1) as without:
+        await without.release(result.lease_id)
+        await anyio.sleep(600)
+        (row,) = await without.leases()
+
+    assert (row.state, row.acknowledged_at) == (LeaseState.QUARANTINED, None)
+    assert any(e.kind is EventKind.ALARM and "is not available" in e.text for e in events)
 
 
 async def test_a_destroy_that_does_nothing_is_noticed_and_repeated(
@@ -182,6 +225,27 @@ async def test_closing_gives_up_everything_and_says_what_is_left(
             pass
 
     assert any(e.kind is EventKind.ALARM and lease.id in e.text for e in events)
+
+
+async def test_closing_gives_up_every_lease_that_is_held(
+    cloud: ScriptedCloud, broker_on: MakeBroker
+) -> None:
+    """Leases that nobody leaves are given up with their broker, all of them."""
+
+    async def hold(broker: AsyncBroker) -> None:
+        async with broker.lease(A_4090):
+            await anyio.sleep_forever()
+
+    async with anyio.create_task_group() as holders:
+        async with broker_on(cloud, close_wait=600) as broker:
+            for _ in range(3):
+                holders.start_soon(hold, broker)
+            await anyio.sleep(100)
+            held = len(cloud.running)
+        left = list(cloud.running)
+        holders.cancel_scope.cancel()
+
+    assert (held, left) == (3, [])
 
 
 async def test_the_next_broker_goes_on_where_the_last_one_stopped(

@@ -89,6 +89,26 @@ async def test_a_missing_heartbeat_is_doubted_once_before_it_is_believed(
     assert rows == []
 
 
+async def test_sweeps_in_quick_succession_are_one_look(
+    cloud: ScriptedCloud, broker_on: MakeBroker, tmp_path: Path
+) -> None:
+    """An owner that is late is not given up by asking three times in a moment."""
+    ledger = tmp_path / "ledger.db"
+    async with (
+        broker_on(cloud, ledger=ledger, sweep=False) as silent,
+        silent.lease(A_4090),
+    ):
+        change_owner(ledger, host="elsewhere", expires_at=0)
+        async with broker_on(cloud, ledger=ledger, seed=2, sweep=False) as heir:
+            for _ in range(3):
+                await heir.sweep()
+            change_owner(ledger, expires_at=2**40)
+            await anyio.sleep(100)
+            running = list(cloud.running)
+
+    assert len(running) == 1
+
+
 async def test_the_lease_of_a_living_process_is_left_alone(
     cloud: ScriptedCloud, broker_on: MakeBroker, tmp_path: Path
 ) -> None:
@@ -298,6 +318,23 @@ def test_marks_of_other_ledgers_do_not_verify() -> None:
 
     assert mark.verifies(b"k" * 32)
     assert not mark.verifies(b"x" * 32)
+
+
+async def test_machines_of_another_ledger_with_the_same_key_are_strangers(
+    cloud: ScriptedCloud, broker_on: MakeBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who shares a key but not a ledger shares no machines: they are reported, and not adopted."""
+    monkeypatch.setenv("GPUBROKER_MARK_KEY", "k" * 32)
+    async with broker_on(cloud) as theirs, theirs.lease(A_4090):
+        async with broker_on(cloud, seed=2, sweep=False) as ours:
+            (swept,) = await ours.sweep()
+            with pytest.raises(InvalidValue, match="with our mark"):
+                await ours.adopt(cloud.name, cloud.running[0].id)
+            await anyio.sleep(100)
+        running = list(cloud.running)
+
+    assert [verdict.finding for verdict in swept.verdicts] == [Finding.FOREIGN]
+    assert len(running) == 1
 
 
 async def test_without_an_account_there_is_nothing_to_sweep(

@@ -19,7 +19,7 @@ from tests.mutants.mutant import ROOT, Mutant
 
 SOURCES = ("broker", "providers/vast", "providers/runpod", "providers/local")
 _COPIED = ("broker", "providers", "tests", "benchmarks", "pyproject.toml", "README.md")
-_FIRST = re.compile(r"^(?:FAILED|ERROR) (\S+?)(?: - .*)?$", re.MULTILINE)
+_FIRST = re.compile(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", re.MULTILINE)
 _IMPORTED = """\
 import gpubroker, gpubroker_vast, gpubroker_runpod, gpubroker_local
 for module in gpubroker, gpubroker_vast, gpubroker_runpod, gpubroker_local:
@@ -116,9 +116,9 @@ def run_suite(tree: Path, words: Sequence[str], *, limit: float) -> Run:
     finally:
         _end(process, place)
     seconds = time.monotonic() - began
-    found = _FIRST.search(said)
-    if process.returncode == _FAILED and found is not None:
-        return Run(End.FAILED, found[1], seconds)
+    if process.returncode == _FAILED:
+        found = _FIRST.search(said)
+        return Run(End.FAILED, found[1] if found else "its name cannot be read", seconds)
     if process.returncode == _PASSED:
         return Run(End.PASSED, "", seconds)
     return Run(End.DID_NOT_RUN, said.strip()[-2000:], seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import anyio
@@ -58,6 +59,20 @@ async def test_the_end_of_endless_output_is_kept(piece: int) -> None:
 
     assert io.kept("stdout") == sent[-KEPT:]
     assert io.kept("stderr") == b""
+
+
+async def test_endless_output_takes_no_memory() -> None:
+    """However much a job prints, what is held of it does not grow."""
+    io, piece = job_io(), bytes(64 * 1024)
+    tracemalloc.start()
+    try:
+        for _ in range(32 * KEPT // len(piece)):
+            await io.output("stdout", piece)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert most < 8 * KEPT
 
 
 async def test_missing_outputs_are_remembered() -> None:

@@ -321,6 +321,13 @@ class TestEnd:
             assert environment.count(b"\0") == 1
             assert os.getsid(masters()[0]) != os.getsid(0), "a Ctrl-C is not for ssh"
 
+    async def test_nobodys_configuration_takes_part(self, site: Site, connect: Connect) -> None:
+        """What a user's own file says, programs to run included, is not for leased machines."""
+        async with connect(site):
+            command = command_of(masters()[0])
+
+        assert command[command.index("-F") + 1] == "none"
+
     @pytest.mark.parametrize("name", ["with space", "per%cent ${HOME}", "long" * 40])
     async def test_any_folder_will_do(
         self, site: Site, connect: Connect, tmp_path: Path, name: str

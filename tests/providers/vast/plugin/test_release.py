@@ -99,6 +99,30 @@ class Releases:
                 tasks.start_soon(self.one, provider, machine_id)
 
 
+async def test_a_destroy_waits_behind_nothing_else() -> None:
+    """However many listings hang, a destroy is sent."""
+
+    class Stuck(httpx.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            if request.method != "DELETE":
+                asked.append(request)
+                await anyio.sleep_forever()
+            return httpx.Response(200, json={"success": True})
+
+    asked: list[httpx.Request] = []
+    async with Vendor().provider(transport=Stuck()) as provider:
+        async with anyio.create_task_group() as tasks:
+            for _ in range(8):
+                tasks.start_soon(provider.inventory)
+            await anyio.wait_all_tasks_blocked()
+            with anyio.move_on_after(10) as patience:
+                await provider.release(Machine(id="1"))
+            tasks.cancel_scope.cancel()
+
+    assert len(asked) == 8
+    assert not patience.cancelled_caught
+
+
 class TestTogether:
     async def test_all_that_wait_go_in_one_request(self, vendor: Vendor) -> None:
         """Ten machines are not half a minute of single destroys."""
