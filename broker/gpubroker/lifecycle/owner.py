@@ -42,6 +42,10 @@ class Identity:
             closed_at=now if closed else None,
         )
 
+    def runs(self, owner: Owner) -> bool:
+        """Whether this very system has the owner's process."""
+        return _started(owner.pid) == owner.started
+
     def alive(self, owner: Owner | None, now: float) -> bool | None:
         """Whether `owner` lives: ``True``, ``False`` for certainly not, ``None`` for no sign.
 
@@ -52,7 +56,7 @@ class Identity:
             return None
         if owner.closed_at is not None:
             return False
-        if owner.host == self.host and _started(owner.pid) != owner.started:
+        if owner.host == self.host and not self.runs(owner):
             return False
         return True if now <= owner.expires_at else None
 

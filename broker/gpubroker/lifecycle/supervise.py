@@ -39,7 +39,8 @@ class Supervisor:
     def __init__(self, parts: Parts, tasks: TaskGroup) -> None:
         self._parts = parts
         self._tasks = tasks
-        self._scopes: set[anyio.CancelScope] = set()
+        #: In the order in which they were started, as they are ended.
+        self._scopes: dict[anyio.CancelScope, None] = {}
         self._releases = 0
         self.closing = False
         self._idle = anyio.Event()
@@ -59,14 +60,14 @@ class Supervisor:
         self, function: Callable[[*Arguments], Awaitable[object]], arguments: tuple[*Arguments]
     ) -> None:
         with anyio.CancelScope(shield=True) as scope:
-            self._scopes.add(scope)
+            self._scopes[scope] = None
             try:
                 await function(*arguments)
             except Exception as error:  # noqa: BLE001 - one task's fault must not end the others
                 problem = f"{type(error).__name__}: {error}"
                 self._parts.emit(EventKind.ALARM, f"{function.__name__} failed: {problem}")
             finally:
-                self._scopes.discard(scope)
+                del self._scopes[scope]
 
     def close(self, patience: float, last: Callable[[], Awaitable[None]]) -> None:
         """Release everything, and end all tasks once that is done or `patience` seconds are over.

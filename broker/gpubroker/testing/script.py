@@ -162,6 +162,11 @@ class Script:
         self.setup_seconds = Steps[float](told)
         self.setup_exits = Steps[int](told)
 
+    def end(self) -> None:
+        """Nothing that was told holds any more."""
+        for step in self._told:
+            step.times, step.until = step.used, None
+
     def left_over(self) -> list[str]:
         """What was told and never happened, for people."""
         return [step.left_over for step in self._told if step.left_over]

@@ -30,7 +30,7 @@ from gpubroker.testing.script import (
     Turn,
     reached,
 )
-from gpubroker.testing.scripted_job import Performance, perform
+from gpubroker.testing.scripted_job import Performance, Waker, perform
 from gpubroker.transport.job_io import JobIO
 
 
@@ -46,6 +46,7 @@ class Vendor:
         lag: seconds for which new machines are missing from inventories.
         calls: how often each hook was called.
         misuses: what broke the provider contract.
+        waker: how a job is told that its machine was destroyed.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Vendor:
         self.lag = 0.0
         self.calls: Counter[str] = Counter()
         self.misuses: list[str] = []
+        self.waker: Waker = lambda event: event.set
 
     async def quote(self) -> list[Offer]:
         """What there is to rent."""
@@ -136,7 +138,9 @@ class Vendor:
         )
         self.books.runs.append(run)
         try:
-            run.outcome = await perform(performance, machine, job, io, self.now)
+            run.outcome = await perform(
+                performance, machine, job, io, self.now, self.waker
+            )
         finally:
             run.ended_at = self.now()
         return run.outcome
