@@ -46,11 +46,15 @@ class Vendor:
         lag: seconds for which new machines are missing from inventories.
         calls: how often each hook was called.
         misuses: what broke the provider contract.
-        waker: how a job is told that its machine was destroyed.
     """
 
     def __init__(
-        self, name: str, now: Callable[[], float], facts: ProviderFacts, script: Script
+        self,
+        name: str,
+        now: Callable[[], float],
+        facts: ProviderFacts,
+        script: Script,
+        waker: Waker,
     ) -> None:
         self.name = name
         self.now = now
@@ -65,7 +69,7 @@ class Vendor:
         self.lag = 0.0
         self.calls: Counter[str] = Counter()
         self.misuses: list[str] = []
-        self.waker: Waker = lambda event: event.set
+        self._waker = waker
 
     async def quote(self) -> list[Offer]:
         """What there is to rent."""
@@ -139,7 +143,7 @@ class Vendor:
         self.books.runs.append(run)
         try:
             run.outcome = await perform(
-                performance, machine, job, io, self.now, self.waker
+                performance, machine, job, io, self.now, self._waker
             )
         finally:
             run.ended_at = self.now()
