@@ -21,6 +21,7 @@ def repeatable(backend: BackendName, seed: int) -> Generator[None]:
     again in the middle of another one's step.
     """
     gc.disable()
+    gc.freeze()  # what is there by now is nobody's garbage
     hook = sys.unraisablehook
     sys.unraisablehook = _silent
     try:
@@ -29,6 +30,7 @@ def repeatable(backend: BackendName, seed: int) -> Generator[None]:
             gc.collect()
     finally:
         sys.unraisablehook = hook
+        gc.unfreeze()
         gc.enable()
 
 

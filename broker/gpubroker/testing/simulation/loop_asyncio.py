@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import math
 import selectors
 from collections.abc import Awaitable, Callable, Coroutine
@@ -34,13 +33,11 @@ class _Loop(VirtualEventLoop):
     def __init__(self, process: Process) -> None:
         self._process = process
         asyncio.SelectorEventLoop.__init__(self, _Waiting(process))
-        numbers = itertools.count()
-
         def make(
             loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any], **options: Any
         ) -> _Task:
             task = _Task(coroutine, loop=loop, **options)
-            task.number = next(numbers)
+            task.number = next(process.world.numbers)
             return task
 
         self.set_task_factory(make)

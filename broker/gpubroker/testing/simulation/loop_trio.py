@@ -22,7 +22,7 @@ def run(process: Process, main: Callable[[Process], Awaitable[None]]) -> None:
     try:
         trio.run(until_over, clock=clock)
     except trio.TrioInternalError:
-        # What a clock that raises looks like: the process was killed where it waited.
+        # What a clock that raises looks like: the process was killed where it waited, or spins.
         process.check_alive()
         raise
 

@@ -16,8 +16,11 @@ from gpubroker.model.money import Money
 from gpubroker.model.offers import Offer
 from gpubroker.testing.offers import offer
 
-#: Seconds for which faults may happen. After that everything works again.
-TROUBLE: Final = 420.0
+#: Seconds in which faults begin.
+TROUBLE: Final = 250.0
+
+#: Seconds from the beginning at which everything works again.
+HEALED: Final = 450.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,7 +223,7 @@ def _process(source: random.Random, number: int, together: bool) -> ProcessPlan:
 def _errand(source: random.Random) -> Errand:
     gives_up = round(source.uniform(0.0, 200.0), 1) if source.random() < 0.25 else None
     return Errand(
-        at=_pick(source, 0.0, 0.0, round(source.uniform(0.0, 90.0), 1)),
+        at=_pick(source, 0.0, round(source.uniform(0.0, 200.0), 1)),
         gpu=_pick(source, "RTX 4090", "RTX 4090", "RTX 4090", "A100"),
         jobs=_pick(source, 0, 0, 0, 1, 2, 3),
         pause=_pick(source, 0.0, 10.0, 40.0),
@@ -331,7 +334,7 @@ LIES: Final = ("inventory_is_empty",)
 def _fault(
     source: random.Random, clouds: tuple[CloudPlan, ...], processes: tuple[ProcessPlan, ...]
 ) -> Fault:
-    at = round(source.uniform(0.0, TROUBLE * 0.6), 1)
+    at = round(source.uniform(0.0, TROUBLE) * source.random(), 1)
     if source.random() < 0.6:
         return _of_cloud(source, _pick(source, *clouds), at)
     if source.random() < 0.1:
@@ -359,7 +362,7 @@ def _of_process(source: random.Random, name: str, at: float) -> Fault:
         how = {"operation": _pick(source, *range(1, 60)), "after": source.random() < 0.5}
         at = 0.0
     if what == "pause":
-        how["seconds"] = _pick(source, 20.0, 70.0, 130.0, 250.0)
+        how["seconds"] = _pick(source, 20.0, 70.0, 130.0, 200.0)
     return Fault(at=at, where=name, what=what, how=how)
 
 

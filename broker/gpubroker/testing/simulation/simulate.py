@@ -27,6 +27,8 @@ from gpubroker.testing.simulation.determinism import repeatable
 from gpubroker.testing.simulation.member import SimulatedBroker, plugin_for
 from gpubroker.testing.simulation.oracle import Oracle, Violation
 from gpubroker.testing.simulation.schedule import (
+    HEALED,
+    TROUBLE,
     CloudPlan,
     Errand,
     Fault,
@@ -34,11 +36,8 @@ from gpubroker.testing.simulation.schedule import (
     Schedule,
     draw,
 )
-from gpubroker.testing.simulation.world import START, Process, World
+from gpubroker.testing.simulation.world import Process, World
 from gpubroker.testing.virtual_time import BackendName
-
-#: Seconds from the beginning at which everything works again.
-HEALED: Final = 450.0
 
 #: Seconds after that by which every program has come to its end.
 _PATIENCE: Final = 7200.0
@@ -205,7 +204,7 @@ class _Simulation:
         for fault in self._waiting.get(process.name, ()):
             if fault.how["operation"] == process.operations and fault.how["after"] is after:
                 self._waiting[process.name].remove(fault)
-                if self.world.time < HEALED - 200.0:
+                if self.world.time < TROUBLE:
                     where = "after" if after else "before"
                     self.world.note("FAULT", f"{process.name}: {fault.what} {where} {what}")
                     self._befalls(process, fault)
@@ -345,5 +344,3 @@ def _written(cloud: str) -> bytes:
     """What every job at a cloud writes."""
     return f"made by {cloud}".encode()
 
-
-__all__ = ["START", "Report", "simulate"]

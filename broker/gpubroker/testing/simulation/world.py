@@ -21,9 +21,16 @@ from gpubroker.testing.virtual_time import BackendName
 #: Unix seconds at which every simulation begins.
 START: Final = 1_800_000_000.0
 
+#: So often may a process wait for less time than its clock can show.
+_SPINS: Final = 1000
+
 
 class Killed(SystemExit):
     """The process ends here and now: whoever raises this has no next step."""
+
+
+class Spinning(Exception):
+    """A process goes on for ever, and no time goes by."""
 
 
 class World:
@@ -34,6 +41,7 @@ class World:
         jumped: seconds by which the wall clocks of all hosts are ahead of the true time.
         log: one line for everything that happened.
         running: whose step it is.
+        numbers: for whatever needs an order of its own.
     """
 
     def __init__(self) -> None:
@@ -42,7 +50,7 @@ class World:
         self.log: list[str] = []
         self.processes: list[Process] = []
         self.running: Process | None = None
-        self._order = itertools.count()
+        self.numbers = itertools.count()
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
         self._turn = threading.Semaphore(0)
         self._until = 0.0
@@ -72,7 +80,7 @@ class World:
 
     def at(self, moment: float, happens: Callable[[], None]) -> None:
         """Let something happen at a time, before any process takes its step of that time."""
-        heapq.heappush(self._agenda, (moment, next(self._order), happens))
+        heapq.heappush(self._agenda, (moment, next(self.numbers), happens))
 
     def start(self, process: Process) -> None:
         """A process begins now."""
@@ -125,6 +133,7 @@ class Process:
         ledger_busy_until: world time before which others hold its ledger. ledger_broken_until:
             likewise, before which that cannot be used at all.
         ended: it takes no more steps.
+        spins: how often in a row it has waited for no time at all.
         error: what it ended with, if it was neither its own end nor a kill.
     """
 
@@ -142,6 +151,7 @@ class Process:
         self.number = len(world.processes) + 1
         self.wakes_at = math.inf
         self.operations = 0
+        self.spins = 0
         self.ended = False
         self.ended_at = 0.0
         self.killed = False
@@ -203,7 +213,13 @@ class Process:
         """
         world = self.world
         self.check_alive()
+        if until <= world.time and not self._mail:
+            self.spins += 1
+            if self.spins > _SPINS:
+                raise Spinning(f"{self.name} waits for no time at all, again and again")
+            return
         if not self._mail:
+            self.spins = 0
             if world.time < until < world.horizon(self):
                 world.time = until
                 return
