@@ -73,7 +73,7 @@ class Reaper:
         self._settling = Settling(parts)
         self._doubted: dict[tuple[Finding, str], tuple[int, float]] = {}
         self._surplus: set[str] = set()
-        self._releasing: set[str] = set()
+        self._releasing = supervisor.releasing
         self._released = anyio.Event()
         self.done = anyio.Event()
 

@@ -47,6 +47,8 @@ class Supervisor:
         self._changed = anyio.Event()
         self._beat = 0.0
         self.holds: dict[str, Hold] = {}
+        #: Ids of leases of others that this broker has taken over and is releasing.
+        self.releasing: set[str] = set()
 
     # ---- background tasks -----------------------------------------------------------------
 
@@ -278,7 +280,7 @@ class Supervisor:
     async def keep_alive(self) -> None:
         """While leases are held, say so on record, and notice those that were taken over."""
         while True:
-            if self.holds:
+            if self.holds or self.releasing:
                 try:
                     await self.beat()
                     await self._notice_losses()
