@@ -195,8 +195,9 @@ class Oracle:
     # ---- at the end -----------------------------------------------------------------------
 
     def healed(self) -> None:
-        """From now on nothing fails any more."""
-        self._healed = self._world.time
+        """From now on nothing fails any more; without a fault, nothing ever did."""
+        if self._schedule.faults:
+            self._healed = self._world.time
 
     def judge(self, ledger: Ledger) -> None:
         """Everything has come to its end: what does not hold?"""
