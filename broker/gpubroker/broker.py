@@ -103,14 +103,7 @@ class AsyncBroker(AsyncContextManagerMixin):
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[Self]:
         async with AsyncExitStack() as stack:
-            parts = await open_parts(
-                stack,
-                self.settings,
-                self._plugins,
-                deadlines=self._deadlines,
-                now=self._now,
-                seed=self._seed,
-            )
+            parts = await self._open_parts(stack)
             if self._on_event is not None:
                 parts.listeners.append(self._on_event)
             for concern in parts.concerns:
@@ -143,6 +136,17 @@ class AsyncBroker(AsyncContextManagerMixin):
     def hurry(self, seconds: float) -> None:
         """Have closing wait no longer than this for proof. Called where a program exits."""
         self._close_wait = min(self._close_wait, seconds)
+
+    async def _open_parts(self, stack: AsyncExitStack) -> Parts:
+        """What this broker works with. A simulation puts parts of its own in their place."""
+        return await open_parts(
+            stack,
+            self.settings,
+            self._plugins,
+            deadlines=self._deadlines,
+            now=self._now,
+            seed=self._seed,
+        )
 
     def _parts(self) -> Parts:
         return self._opened()[0]

@@ -131,6 +131,23 @@ async def test_the_lease_of_a_living_process_is_left_alone(
     assert [result.ok for result in results] == [True]
 
 
+async def test_who_releases_what_a_sweep_found_is_not_taken_for_dead_meanwhile(
+    cloud: ScriptedCloud, broker_on: MakeBroker, tmp_path: Path, now: VirtualWallClock
+) -> None:
+    """It gives signs of life though it holds nothing else, so that no other takes over from it."""
+    ledger = tmp_path / "ledger.db"
+    async with broker_on(cloud, ledger=ledger, sweep=False) as dead, dead.lease(A_4090):
+        change_owner(ledger, pid=2**22 + 1)
+        cloud.release_fails(until=now() + 300)
+        async with broker_on(cloud, ledger=ledger, seed=2):
+            await anyio.sleep(200)
+            async with broker_on(cloud, ledger=ledger, seed=3) as other:
+                await anyio.sleep(60)
+                (row,) = await other.leases()
+
+    assert row.epoch == 2
+
+
 async def test_a_lease_past_its_deadline_ends_even_if_its_owner_lives(
     cloud: ScriptedCloud, broker_on: MakeBroker, tmp_path: Path, now: VirtualWallClock
 ) -> None:

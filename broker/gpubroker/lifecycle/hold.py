@@ -61,7 +61,7 @@ class Hold:
         self.left = False
         self._acknowledged = anyio.Event()
         self._proven = anyio.Event()
-        self._users: set[anyio.CancelScope] = set()
+        self._users: dict[anyio.CancelScope, None] = {}
 
     def __repr__(self) -> str:
         return f"<Hold {self.row.id} {self.row.state} on {self.row.provider}>"
@@ -91,13 +91,13 @@ class Hold:
 
     def use(self, scope: anyio.CancelScope) -> None:
         """Have `scope` cancelled when the lease is given up."""
-        self._users.add(scope)
+        self._users[scope] = None
         if self.release_reason is not None or self.left:
             scope.cancel()
 
     def disuse(self, scope: anyio.CancelScope) -> None:
         """Undo `use`."""
-        self._users.discard(scope)
+        self._users.pop(scope, None)
 
     @property
     def channel(self) -> Channel | None:

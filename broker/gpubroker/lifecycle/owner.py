@@ -45,6 +45,10 @@ class Identity:
             closed_at=now if closed else None,
         )
 
+    def runs(self, owner: Owner) -> bool:
+        """Whether this very system has the owner's process."""
+        return _started(owner.pid) == owner.started
+
     def alive(self, owner: Owner | None, now: float) -> bool | None:
         """Whether `owner` lives: ``True``, ``False`` for certainly not, ``None`` for no sign.
 
@@ -58,7 +62,7 @@ class Identity:
         if owner.closed_at is not None:
             return False
         here = owner.host == self.host
-        if here and _started(owner.pid) != owner.started:
+        if here and not self.runs(owner):
             return False
         until = owner.expires_at + (SILENCE if here else 0.0)
         possible = here or owner.expires_at <= now + OWNER_TTL + SILENCE

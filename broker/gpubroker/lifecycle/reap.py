@@ -89,7 +89,7 @@ class Reaper:
         self._heard: dict[str, float] = {}
         self._surplus: set[str] = set()
         self._alarmed: set[str] = set()
-        self._releasing: set[str] = set()
+        self._releasing = supervisor.releasing
         self._released = anyio.Event()
         self.done = anyio.Event()
 

@@ -54,7 +54,8 @@ class Supervisor:
     def __init__(self, parts: Parts, tasks: TaskGroup) -> None:
         self._parts = parts
         self._tasks = tasks
-        self._scopes: set[anyio.CancelScope] = set()
+        #: In the order in which they were started, as they are ended.
+        self._scopes: dict[anyio.CancelScope, None] = {}
         self._releases = 0
         self.closing = False
         self._idle = anyio.Event()
@@ -63,6 +64,8 @@ class Supervisor:
         self.jumped = anyio.Event()
         self.holds: dict[str, Hold] = {}
         self.lost: set[str] = set()
+        #: Ids of leases of others that this broker has taken over and is releasing.
+        self.releasing: set[str] = set()
 
     # ---- background tasks -----------------------------------------------------------------
 
@@ -76,14 +79,14 @@ class Supervisor:
         self, function: Callable[[*Arguments], Awaitable[object]], arguments: tuple[*Arguments]
     ) -> None:
         with anyio.CancelScope(shield=True) as scope:
-            self._scopes.add(scope)
+            self._scopes[scope] = None
             try:
                 await function(*arguments)
             except Exception as error:  # noqa: BLE001 - one task's fault must not end the others
                 problem = f"{type(error).__name__}: {error}"
                 self._parts.emit(EventKind.ALARM, f"{function.__name__} failed: {problem}")
             finally:
-                self._scopes.discard(scope)
+                del self._scopes[scope]
 
     def close(self, patience: float, last: Callable[[], Awaitable[None]]) -> None:
         """Release everything but jobs that others go on with, and end all tasks once that is done or `patience` seconds are over.
@@ -346,7 +349,7 @@ class Supervisor:
     async def keep_alive(self) -> None:
         """While leases are held, say so on record, and notice those that were taken over."""
         while True:
-            if self.holds:
+            if self.holds or self.releasing:
                 try:
                     await self.beat()
                     await self._notice_losses()

@@ -11,6 +11,9 @@ from gpubroker.policy.cooldown import Cooldown
 FIRST = 5.0
 """Seconds before the market is asked again for the first time."""
 
+MOMENT = 0.001
+"""Seconds that are not worth waiting for: a clock may not even show that they went by."""
+
 LONGEST = 60.0
 """Seconds between two times that the market is asked."""
 
@@ -34,7 +37,7 @@ def next_round(
         waited: seconds since the request began. wait: seconds that it may wait in all.
     """
     left = wait - waited
-    if left <= 0:
+    if left < MOMENT:
         return None
     pause = min(LONGEST, FIRST * 2.0 ** min(rounds - 1, 30)) * source.uniform(1.0, 1.5)
     asked = [c.until - now for c in cooldowns if c.kind is ErrorKind.RATE_LIMIT and c.until > now]

@@ -6,12 +6,10 @@ They are worked out from moments alone, independently of the code under test.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, Decimal
 from typing import Final
-
-import anyio
 
 from gpubroker.model.facts import ProviderFacts
 from gpubroker.model.jobs import Job
@@ -90,8 +88,8 @@ class RentedMachine:
     preempted_at: float = math.inf
     vanished_at: float = math.inf
     destroyed_at: float = math.inf
-    #: Set when it is destroyed, so that a job on it notices.
-    watchers: set[anyio.Event] = field(default_factory=set[anyio.Event])
+    #: Called when it is destroyed, so that jobs on it notice; by job.
+    watchers: dict[str, Callable[[], None]] = field(default_factory=dict[str, Callable[[], None]])
 
     @property
     def up_at(self) -> float:
@@ -125,8 +123,8 @@ class RentedMachine:
     def destroy(self, at: float) -> None:
         """End it; again is no error."""
         self.destroyed_at = min(self.destroyed_at, at)
-        for watcher in self.watchers:
-            watcher.set()
+        for notice in tuple(self.watchers.values()):
+            notice()
 
     def seen(self, at: float) -> Machine:
         """The row of an inventory."""

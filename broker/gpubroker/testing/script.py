@@ -162,6 +162,15 @@ class Script:
         self.setup_seconds = Steps[float](told)
         self.setup_exits = Steps[int](told)
 
+    def end(self) -> None:
+        """Nothing that was told holds any more."""
+        for step in self._told:
+            step.times, step.until = step.used, None
+
+    def happened(self) -> list[str]:
+        """What was told and held for some call."""
+        return [step.verb for step in self._told if step.used]
+
     def left_over(self) -> list[str]:
         """What was told and never happened, for people."""
         return [step.left_over for step in self._told if step.left_over]

@@ -29,6 +29,7 @@ from gpubroker.model.offers import Offer, Price
 from gpubroker.model.results import Outcome
 from gpubroker.testing.books import CreateRequest, DestroyRequest, JobRun, RentedMachine
 from gpubroker.testing.script import Boot, reached
+from gpubroker.testing.scripted_job import Waker
 from gpubroker.testing.story import Story
 from gpubroker.testing.vendor import Vendor
 from gpubroker.transport.job_io import JobIO
@@ -49,6 +50,8 @@ class ScriptedCloud(Story):
         now: Unix seconds; under virtual time a `VirtualWallClock`.
         facts: what the provider declares about itself.
         offers: what there is to rent, each any number of times.
+        waker: for machines that are destroyed from another event loop than their jobs are run in:
+            makes what sets an event in the loop that runs now, and may be called from any.
 
     """
 
@@ -59,11 +62,12 @@ class ScriptedCloud(Story):
         now: Callable[[], float] = time.time,
         facts: ProviderFacts = _PAID,
         offers: Iterable[Offer] = (),
+        waker: Waker = lambda event: event.set,
     ) -> None:
         super().__init__(now)
         self.name = name
         self.facts = facts
-        self._vendor = Vendor(name, now, facts, self.script)
+        self._vendor = Vendor(name, now, facts, self.script, waker)
         for offer in offers:
             self.add_offer(offer)
 
@@ -165,6 +169,16 @@ class ScriptedCloud(Story):
     def runs(self) -> Sequence[JobRun]:
         """Every job started, in order."""
         return tuple(self._vendor.books.runs)
+
+    @property
+    def machines(self) -> Mapping[str, RentedMachine]:
+        """Every machine that the account ever had, strangers' included, by id."""
+        return self._vendor.books.machines
+
+    @property
+    def misuses(self) -> Sequence[str]:
+        """How the broker broke its side of the provider contract, if it did."""
+        return tuple(self._vendor.misuses)
 
     @property
     def calls(self) -> Mapping[str, int]:

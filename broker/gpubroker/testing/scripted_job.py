@@ -16,6 +16,9 @@ from gpubroker.testing.script import SAME_MOMENT, Script, reached
 from gpubroker.transport.job_io import JobIO, Stream
 from gpubroker.transport.outputs import asked_for
 
+#: Makes what sets an event, whoever calls it: another event loop may be the one that destroys.
+Waker = Callable[[anyio.Event], Callable[[], None]]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Performance:
@@ -66,6 +69,7 @@ async def perform(
     job: Job,
     io: JobIO,
     now: Callable[[], float],
+    waker: Waker,
 ) -> Outcome:
     """Run a job to its end, its time limit, or the loss of its machine.
 
@@ -80,7 +84,7 @@ async def perform(
     end = started + performance.seconds
     limit = started + (math.inf if job.timeout is None else job.timeout)
 
-    await _wait_until(min(end, limit), machine, now)
+    await _wait_until(min(end, limit), machine, now, io.job_id, waker)
 
     # What is ready at the moment of the loss was not lost.
     if machine.lost_at < min(end, limit) - SAME_MOMENT and reached(machine.lost_at, now()):
@@ -97,15 +101,21 @@ async def _print(stream: Stream, data: bytes, job: Job, io: JobIO) -> int:
     return max(len(data) - job.output_limit, 0)
 
 
-async def _wait_until(moment: float, machine: RentedMachine, now: Callable[[], float]) -> None:
+async def _wait_until(
+    moment: float,
+    machine: RentedMachine,
+    now: Callable[[], float],
+    job_id: str,
+    waker: Waker,
+) -> None:
     destroyed = anyio.Event()
-    machine.watchers.add(destroyed)
+    machine.watchers[job_id] = waker(destroyed)
     try:
         while not reached(min(moment, machine.lost_at), now()):
             with anyio.move_on_after(min(moment, machine.lost_at) - now()):
                 await destroyed.wait()
     finally:
-        machine.watchers.discard(destroyed)
+        del machine.watchers[job_id]
 
 
 def _lost(machine: RentedMachine) -> ProviderError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from gpubroker.errors import CreateUnknown, ErrorKind, ProviderError, Scope
 from gpubroker.model.machines import MachineState
@@ -335,6 +335,15 @@ class Story:
     ) -> None:
         """The next call of `hook` never returns."""
         self._turn(hook, f"next_call_hangs({hook})", Hangs(), times, until)
+
+    @property
+    def told(self) -> Sequence[str]:
+        """What was told and has happened, at least in part."""
+        return self.script.happened()
+
+    def all_is_well(self) -> None:
+        """From now on everything goes well and at once: nothing told so far holds any more."""
+        self.script.end()
 
     def _turn(
         self, hook: Hook, verb: str, turn: Turn, times: int | None, until: float | None

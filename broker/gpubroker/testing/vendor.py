@@ -30,7 +30,7 @@ from gpubroker.testing.script import (
     Turn,
     reached,
 )
-from gpubroker.testing.scripted_job import Performance, perform
+from gpubroker.testing.scripted_job import Performance, Waker, perform
 from gpubroker.transport.job_io import JobIO
 
 
@@ -49,7 +49,12 @@ class Vendor:
     """
 
     def __init__(
-        self, name: str, now: Callable[[], float], facts: ProviderFacts, script: Script
+        self,
+        name: str,
+        now: Callable[[], float],
+        facts: ProviderFacts,
+        script: Script,
+        waker: Waker,
     ) -> None:
         self.name = name
         self.now = now
@@ -64,6 +69,7 @@ class Vendor:
         self.lag = 0.0
         self.calls: Counter[str] = Counter()
         self.misuses: list[str] = []
+        self._waker = waker
 
     async def quote(self) -> list[Offer]:
         """What there is to rent."""
@@ -136,7 +142,9 @@ class Vendor:
         )
         self.books.runs.append(run)
         try:
-            run.outcome = await perform(performance, machine, job, io, self.now)
+            run.outcome = await perform(
+                performance, machine, job, io, self.now, self._waker
+            )
         finally:
             run.ended_at = self.now()
         return run.outcome
