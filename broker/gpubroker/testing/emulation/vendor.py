@@ -215,12 +215,16 @@ class EmulatedVendor(ABC, Generic[A, B]):
         """Secrets that came where they must not."""
         return tuple(self.inside.world.leaks)
 
-    def machines(self) -> list[dict[str, Any]]:
-        """Every machine that was not destroyed, shown or not, as a row of the vendor's list."""
+    def machines(self, *, destroyed: bool = False) -> list[dict[str, Any]]:
+        """Every machine that was not destroyed, shown or not, as a row of the vendor's list.
+
+        Args:
+            destroyed: those that were as well.
+        """
 
         def read() -> list[dict[str, Any]]:
             rows = self.inside.world.machines(time.time())
-            return [row for row in rows if row["destroyed_at"] is None]
+            return [row for row in rows if destroyed or row["destroyed_at"] is None]
 
         return self._server.call(read)
 

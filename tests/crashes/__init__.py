@@ -1,0 +1,1 @@
+"""Crash-point enumeration: brokers killed at every step, reapers after them, vendors' own books."""
