@@ -61,7 +61,7 @@ def _seeded_trio(seed: int) -> Generator[None]:
     import trio._core._run as run
 
     module: Any = run
-    before = module._ALLOW_DETERMINISTIC_SCHEDULING  # noqa: SLF001 - there is no other way
+    before = module._ALLOW_DETERMINISTIC_SCHEDULING
     state = module._r.getstate()
     module._ALLOW_DETERMINISTIC_SCHEDULING = True
     module._r.seed(seed)
