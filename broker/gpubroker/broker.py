@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -154,7 +153,7 @@ class AsyncBroker(AsyncContextManagerMixin):
     def _opened(self) -> tuple[Parts, Supervisor, Reaper]:
         if self._open is None:
             raise BrokerClosed("the broker is not open: use it as `async with AsyncBroker() as …`")
-        if self._open[0].identity.pid != os.getpid():
+        if not self._open[0].identity.here:
             raise BrokerClosed("this broker belongs to the process before the fork; open a new one")
         return self._open
 

@@ -45,6 +45,11 @@ class Identity:
             closed_at=now if closed else None,
         )
 
+    @property
+    def here(self) -> bool:
+        """Whether the process that asks is this one, and not the child of a fork."""
+        return self.pid == os.getpid()
+
     def runs(self, owner: Owner) -> bool:
         """Whether this very system has the owner's process."""
         return _started(owner.pid) == owner.started

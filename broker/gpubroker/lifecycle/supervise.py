@@ -6,7 +6,6 @@ release that still gets done. Only closing the broker ends these tasks, and only
 
 from __future__ import annotations
 
-import os
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -225,7 +224,7 @@ class Supervisor:
         if hold.release_reason is not None:
             return
         hold.release_reason = reason
-        if self._parts.identity.pid != os.getpid():
+        if not self._parts.identity.here:
             return  # the child of a fork leaves what its parent holds to its parent
         # First the task, then the record: whatever interrupts the latter, the former goes on.
         self._releases += 1

@@ -46,6 +46,11 @@ class SimulatedIdentity(Identity):
 
     process: Process = field(kw_only=True)
 
+    @property
+    def here(self) -> bool:
+        """Simulated processes do not fork."""
+        return True
+
     def runs(self, owner: Owner) -> bool:
         """Whether the owner's process has not ended yet."""
         process = self.process.world.processes[owner.pid - 1]
@@ -88,6 +93,8 @@ _WRITES = frozenset(
         "move",
         "note",
         "request_release",
+        "request_drain",
+        "claim_alerts",
         "take_over",
         "adopt",
         "settle",

@@ -323,7 +323,7 @@ _OF_CLOUDS: Final[dict[str, _Draw]] = {
     "inventory_hangs": _some,
     "inventory_takes": _seconds(5.0, 25.0),
     "revoke_key": _while,
-    "job_fails_to_start": lambda source, _: {"message": "no such command"},
+    "job_fails_to_start": lambda *_: {"message": "no such command"},
     "price_rises_to": _rise,
 }
 

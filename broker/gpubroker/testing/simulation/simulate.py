@@ -21,7 +21,8 @@ from gpubroker.model.leases import LeaseState
 from gpubroker.model.money import Money
 from gpubroker.model.requirements import Requirements
 from gpubroker.policy.policy import Policy
-from gpubroker.settings import Budget, Settings
+from gpubroker.policy.budget import Budget
+from gpubroker.settings import Settings
 from gpubroker.testing.scripted import ScriptedCloud
 from gpubroker.testing.simulation.determinism import repeatable
 from gpubroker.testing.simulation.member import SimulatedBroker, plugin_for
