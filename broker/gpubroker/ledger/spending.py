@@ -97,12 +97,11 @@ def claim_alerts(sql: sqlite3.Connection, names: Iterable[str], at: float) -> se
 def billed(sql: sqlite3.Connection, provider: str, since: float) -> tuple[Money, Money]:
     """What was counted and what was billed, USD, for leases settled from `since` on."""
     row = sql.execute(
-        "SELECT COALESCE(SUM(counted), 0), COALESCE(SUM(spent), 0) FROM leases"
+        "SELECT COALESCE(SUM(counted), 0) AS counted, COALESCE(SUM(spent), 0) AS billed FROM leases"
         " WHERE provider = :provider AND settled_at >= :since AND counted IS NOT NULL",
         {"provider": provider, "since": since},
     ).fetchone()
-    counted, charged = (Money.from_micros(int(micros)) for micros in tuple(row))
-    return counted, charged
+    return Money.from_micros(int(row["counted"])), Money.from_micros(int(row["billed"]))
 
 
 def _sum(sql: sqlite3.Connection, what: str, limit: Limit, *, closed: bool = False) -> Money:
@@ -111,9 +110,9 @@ def _sum(sql: sqlite3.Connection, what: str, limit: Limit, *, closed: bool = Fal
     if closed:
         clauses.append(_CLOSED)
     where = " AND ".join(clauses) or "TRUE"
-    query = f"SELECT COALESCE(SUM({what}), 0) FROM leases WHERE {where}"  # noqa: S608
+    query = f"SELECT COALESCE(SUM({what}), 0) AS total FROM leases WHERE {where}"  # noqa: S608
     used = {name: value for name, value in values.items() if value is not None}
-    return Money.from_micros(int(sql.execute(query, used).fetchone()[0]))
+    return Money.from_micros(int(sql.execute(query, used).fetchone()["total"]))
 
 
 def _machines(sql: sqlite3.Connection, limit: MachineLimit) -> int:
@@ -127,5 +126,5 @@ def _machines(sql: sqlite3.Connection, limit: MachineLimit) -> int:
     if limit.tag is not None:
         clauses.append(_TAGGED)
         values["tag"] = limit.tag
-    query = f"SELECT COUNT(*) FROM leases WHERE {' AND '.join(clauses)}"  # noqa: S608
-    return int(sql.execute(query, values).fetchone()[0])
+    query = f"SELECT COUNT(*) AS held FROM leases WHERE {' AND '.join(clauses)}"  # noqa: S608
+    return int(sql.execute(query, values).fetchone()["held"])
