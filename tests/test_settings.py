@@ -253,7 +253,7 @@ class TestMistakes:
             ("budget = 5", "budget = .*must be a table"),
             ("[budget]\nmachines = 1.5", r"budget\.machines = 1.5: must be a number of machines"),
             ("[budget]\nalert_at = 80", r"budget\.alert_at = 80.0: must be above 0"),
-            ('[budget]\nalert_at = "half"', r"budget\.alert_at = 'half': must be fractions"),
+            ('[budget]\nalert_at = "half"', r"budget\.alert_at = \['half'\]: must be fractions"),
             ('[budget]\nat_limit = "drian"', "did you mean 'drain'"),
             ("[budget.provider]\nvast = 5", r"budget\.provider\.vast = .*must be a table"),
             ("[budget.provider.vast]\ndya = 5", "did you mean 'day'"),

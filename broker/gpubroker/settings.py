@@ -247,13 +247,19 @@ def _limit(field: str, word: str, value: Any) -> Any:
                 raise InvalidValue(field, value, "must be a number of machines")
             return int(value)
         case "alert_at":
-            listed = cast("list[Any]", value) if isinstance(value, list) else str(value).split(",")
-            try:
-                return tuple(float(fraction) for fraction in listed)
-            except (TypeError, ValueError):
-                raise InvalidValue(field, value, "must be fractions such as 0.5, 0.8") from None
+            return _fractions(field, value)
         case _:
             return parse_money(field, value)
+
+
+def _fractions(field: str, value: Any) -> tuple[float, ...]:
+    words = str(value).split(",")
+    if isinstance(value, list):
+        words = [str(item) for item in cast("list[object]", value)]
+    try:
+        return tuple(float(word) for word in words)
+    except ValueError:
+        raise InvalidValue(field, words, "must be fractions such as 0.5, 0.8") from None
 
 
 def _table(value: Any, name: str, known: tuple[str, ...] | None = None) -> dict[str, Any]:

@@ -122,6 +122,27 @@ class TestWhatIsRefused:
 
         assert len(cloud.creates) == 2
 
+    async def test_a_create_that_takes_effect_late_stays_within_the_limit(
+        self, cloud: ScriptedCloud, broker_on: MakeBroker
+    ) -> None:
+        """What is held for it pays until it is found and gone, also when all the rest is taken."""
+        cloud.next_create_loses_reply(after=250)
+        limit = Money("0.75")
+
+        async with (
+            broker_on(cloud, budget=Budget(day=limit)) as broker,
+            broker.lease(A_4090, lifetime=HOUR),
+            broker.lease(A_4090),
+        ):
+            for _ in range(400):
+                await anyio.sleep(1)
+                (line,) = (await broker.costs()).limits
+                assert line.spent + line.reserved <= limit
+            late = [d for d in cloud.destroys if d.accepted]
+
+        assert len(late) == 1
+        cloud.assert_nothing_running()
+
     async def test_a_lease_counts_to_the_day_that_its_row_says(
         self, cloud: ScriptedCloud, broker_on: MakeBroker, now: VirtualWallClock
     ) -> None:

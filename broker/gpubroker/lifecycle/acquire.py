@@ -96,17 +96,10 @@ async def _means(parts: Parts, claim: Claim) -> tuple[Money | None, dict[str, Mo
     return await money_left(parts, limits(parts.budget, claim)), left_with
 
 
-@dataclass(frozen=True, slots=True)
-class Survey:
-    """The verdict on every offer, who gave no usable answer, and what may still be spent, USD."""
-
-    verdicts: tuple[Verdict, ...]
-    problems: tuple[ProviderProblem, ...]
-    left: Money | None
-
-
-async def survey(parts: Parts, wish: Wish, request_id: str) -> Survey:
-    """Ask all providers, and judge every offer."""
+async def survey(
+    parts: Parts, wish: Wish, request_id: str
+) -> tuple[tuple[Verdict, ...], tuple[ProviderProblem, ...]]:
+    """Ask all providers, and judge every offer: the verdicts, and who gave no usable answer."""
     claim = Claim(at=parts.now(), request_id=request_id, tags=wish.tags, allowance=wish.allowance)
     left, left_with = await _means(parts, claim)
     await parts.recall.read(parts.ledger)
@@ -121,16 +114,16 @@ async def survey(parts: Parts, wish: Wish, request_id: str) -> Survey:
     )
     terms = Terms(wish.lifetime, wish.needed, left, wish.reached, left_with)
     verdicts = plan(market, wish.wanted, terms, wish.policy.rank, wish.policy.work)
-    return Survey(verdicts, tuple(quotes.problems), left)
+    return verdicts, tuple(quotes.problems)
 
 
 async def look(parts: Parts, wish: Wish) -> DecisionRecord:
     """What would be tried now, and in which order. Rents nothing, writes nothing."""
     # No request has an empty id, so that nothing is spent of its allowance.
-    seen = await survey(parts, wish, "")
+    verdicts, problems = await survey(parts, wish, "")
     wanted = ", or ".join(map(str, wish.wanted))
     return DecisionRecord(
-        id="", wanted=wanted, asked_at=parts.now(), verdicts=seen.verdicts, problems=seen.problems
+        id="", wanted=wanted, asked_at=parts.now(), verdicts=verdicts, problems=problems
     )
 
 
@@ -228,13 +221,13 @@ class Acquisition:
 
     async def _plan(self) -> list[Verdict]:
         """The offers to try, best first."""
-        seen = await survey(self._parts, self._wish, self.record.id)
-        self.record = replace(self.record, verdicts=seen.verdicts, problems=seen.problems)
-        ranked = [verdict for verdict in seen.verdicts if verdict.rejection is None]
+        verdicts, problems = await survey(self._parts, self._wish, self.record.id)
+        self.record = replace(self.record, verdicts=verdicts, problems=problems)
+        ranked = [verdict for verdict in verdicts if verdict.rejection is None]
         if not ranked:
             short = [
                 v.rejection
-                for v in seen.verdicts
+                for v in verdicts
                 if v.rejection is not None and v.rejection.constraint is Constraint.BUDGET
             ]
             if short:

@@ -252,9 +252,7 @@ class Supervisor:
         hold.drain_reason = hold.drain_reason or reason
         lease, now = hold.row, self._parts.now()
         with suppress(LedgerError):
-            hold.update(
-                await self._parts.ledger(lambda ledger: ledger.request_drain(lease, now, reason))
-            )
+            await self._parts.ledger(lambda ledger: ledger.request_drain(lease, now, reason))
 
     async def _release(self, hold: Hold) -> None:
         try:
