@@ -106,7 +106,7 @@ def test_reap_looks_twice_before_it_calls_an_owner_missing(program: Program) -> 
 
     reaped = program("reap")
 
-    assert b"looking again in 5 s" in reaped.stderr
+    assert b"looking again in 20 s" in reaped.stderr
     assert b"owner missing" in reaped.stdout
     assert the_lease(program).state is LeaseState.RELEASED
     assert program.alive() == {}

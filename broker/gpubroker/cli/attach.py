@@ -73,9 +73,7 @@ async def _work(
             say(f"{event.kind}: {event.text}")
 
     async def work() -> tuple[Result, bool]:
-        async with AsyncBroker(
-            settings=settings, sweep=False, on_event=tell, close_wait=1.0
-        ) as broker:
+        async with AsyncBroker(settings=settings, on_event=tell, close_wait=1.0) as broker:
             result = await broker.attach(name, on_output=on_output)
             for sink, neutraliser in sinks.values():
                 if neutraliser is not None:

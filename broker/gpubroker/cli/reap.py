@@ -103,11 +103,15 @@ def _doubts(sweeps: list[Swept]) -> set[Finding]:
 
 async def _see_to(broker: AsyncBroker, reaped: Reaped, within: float) -> dict[str, ReleaseState]:
     """Wait for adopted jobs to be delivered, and for the proof that their machines are gone."""
+    swept = anyio.current_time()
     while True:
         rows = [row for row in await broker.leases() if row.id in reaped.adopted]
         if all(row.release_state is not ReleaseState.HELD for row in rows):
             return await prove(broker, reaped.adopted, within=within)
         await anyio.sleep(_LOOK_EVERY)
+        if anyio.current_time() - swept > SWEEP_EVERY:
+            swept = anyio.current_time()
+            await broker.sweep()  # a machine that went away delivers nothing
 
 
 def _show(reaped: Reaped, *, as_json: bool) -> None:

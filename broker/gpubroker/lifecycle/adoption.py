@@ -54,8 +54,19 @@ class Adopter:
     def __init__(self, parts: Parts, supervisor: Supervisor) -> None:
         self._parts = parts
         self._supervisor = supervisor
+        self._turn = anyio.Lock()
 
-    async def take(
+    async def adopt(self, lease: LeaseRow, why: str, machine: Machine | None) -> None:
+        """Take an orphan over, and have its job's result delivered by a task of the broker's own.
+
+        Raises:
+            CannotAdopt, StaleOwner, BrokerClosed: as `_take` does.
+        """
+        async with self._turn:
+            adopted = await self._take(lease, why, machine, unattended=True)
+        self._supervisor.start(self._see_to, adopted)
+
+    async def _take(
         self, lease: LeaseRow, why: str, machine: Machine | None = None, *, unattended: bool
     ) -> Adopted:
         """Make this broker the owner of a lease and its job. From here on the old one is stale.
@@ -82,30 +93,33 @@ class Adopter:
         await self._supervisor.beat()
         detail = f"{why}: going on with {job.id}"
         mine = parts.identity.id
-        taken = await parts.ledger.insist(lambda ledger: ledger.take_over(lease, mine, now, detail))
+        link = Link.restore(kept, job) if provider.facts.ssh else None
+        try:
+            taken = await parts.ledger.insist(
+                lambda ledger: ledger.take_over(lease, mine, now, detail)
+            )
+        except BaseException:
+            if link is not None:
+                link.discard()
+            raise
         hold = Hold(taken, provider, kept.offer, kept.image, now=now)
         hold.unattended = unattended
         hold.machine = machine or Machine(id=taken.machine_id or "", provider=provider.name)
         hold.answered.set()
-        if provider.facts.ssh:
-            hold.link = Link.restore(kept, job)
-            given_up = anyio.CancelScope()
+        if link is not None:
+            hold.link, given_up = link, anyio.CancelScope()
             hold.use(given_up)
-            self._supervisor.start(hold.link.keep, given_up)
+            self._supervisor.start(link.keep, given_up)
         self._supervisor.hold(hold)
         text = f"{taken.id} ({taken.title}, {taken.machine_id}): {detail}"
         parts.emit(EventKind.FOUND, text, provider=taken.provider, lease_id=taken.id)
         return Adopted(hold, job)
 
-    def see_to(self, adopted: Adopted) -> None:
-        """Have the job's result delivered, and the lease released, by a task of the broker's own."""
-        self._supervisor.start(self._see_to, adopted)
-
     async def _see_to(self, adopted: Adopted) -> None:
         hold = adopted.hold
         try:
-            lease = await self.lease(adopted, release_wait=0.0)
-            await self.deliver(lease, adopted, keep_output=True)
+            lease = await self._lease(adopted, release_wait=0.0)
+            await self._deliver(lease, adopted, keep_output=True)
         except LetGo:
             text = f"{adopted.job.id} is left running on {hold.row.id}; `gpubroker reap` goes on"
             self._tell(hold, EventKind.NOTE, text)
@@ -131,6 +145,17 @@ class Adopter:
             StaleOwner: somebody else was quicker.
             MachineLost, ProviderError, OSError: there is no result.
         """
+        async with self._turn:
+            await self._check_orphaned(lease)
+            now = await self._parts.ledger.insist(lambda ledger: ledger.lease(lease.id))
+            adopted = await self._take(now or lease, "attached to", unattended=False)
+        handle = await self._lease(adopted, release_wait=release_wait)
+        async with handle:
+            result = await self._deliver(handle, adopted, on_output=on_output)
+        return handle.final(result)
+
+    async def _check_orphaned(self, lease: LeaseRow) -> None:
+        """Make sure that nobody waits for a lease's job."""
         parts, holds = self._parts, self._supervisor.holds
         mine = holds.get(lease.id)
         if mine is None:
@@ -142,13 +167,8 @@ class Adopter:
             del holds[lease.id]
         else:
             raise InvalidValue("lease", lease.id, "this broker holds it itself")
-        adopted = await self.take(lease, "attached to", unattended=False)
-        handle = await self.lease(adopted, release_wait=release_wait)
-        async with handle:
-            result = await self.deliver(handle, adopted, on_output=on_output)
-        return handle.final(result)
 
-    async def lease(self, adopted: Adopted, *, release_wait: float) -> AsyncLease:
+    async def _lease(self, adopted: Adopted, *, release_wait: float) -> AsyncLease:
         """An adopted lease, as its user sees it."""
         hold, request = adopted.hold, adopted.hold.row.request_id
         record = await self._parts.ledger.insist(lambda ledger: ledger.record(request))
@@ -162,7 +182,7 @@ class Adopter:
             release_wait=release_wait,
         )
 
-    async def deliver(
+    async def _deliver(
         self,
         lease: AsyncLease,
         adopted: Adopted,

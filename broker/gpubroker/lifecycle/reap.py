@@ -213,14 +213,11 @@ class Reaper:
         if not can_be_adopted(lease, self._parts.now()):
             return False
         try:
-            adopted = await self.adopter.take(
-                lease, str(verdict.finding), verdict.machine, unattended=True
-            )
+            await self.adopter.adopt(lease, str(verdict.finding), verdict.machine)
         except (CannotAdopt, OSError) as problem:
             text = f"{lease.id} is released and not adopted: {problem}"
             self._parts.emit(EventKind.ALARM, text, provider=lease.provider, lease_id=lease.id)
             return False
-        self.adopter.see_to(adopted)
         return True
 
     async def _owners(self) -> dict[str, Owner]:
