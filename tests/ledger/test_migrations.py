@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from typing import Any, Final
@@ -157,7 +157,7 @@ Ledger(ledger_place(sys.argv[1]), entropy=b"12345")
 
 
 @pytest.fixture
-def stopped_inside(place: Place) -> Iterator[Callable[[], None]]:
+def stopped_inside(place: Place) -> Callable[[], None]:
     """Starts a process that migrates, and kills it before it is done."""
 
     def kill() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import PurePosixPath
+from pathlib import PurePath, PurePosixPath
 from typing import Final
 
 _NETWORK: Final = frozenset(
@@ -13,7 +13,7 @@ _NETWORK: Final = frozenset(
 )
 
 
-def network_mount(path: PurePosixPath, mounts: str) -> str | None:
+def network_mount(path: PurePath, mounts: str) -> str | None:
     """The type of the network file system that `path` lies on; ``None`` if it is on none.
 
     Args:

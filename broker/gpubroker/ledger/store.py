@@ -11,7 +11,7 @@ import os
 import sqlite3
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Final, cast
 
 from gpubroker.errors import BrokerClosed, LedgerBusy, LedgerError, LedgerUnusable
@@ -202,7 +202,7 @@ def _check_mount(path: Path) -> None:
         mounts = Path("/proc/mounts").read_text(errors="surrogateescape")
     except OSError:
         return  # a system that does not say
-    kind = network_mount(path.parent.resolve(), mounts)
+    kind = network_mount(PurePath(path.parent.resolve()), mounts)
     if kind is not None and os.environ.get("GPUBROKER_LEDGER_ANYWHERE") != "1":
         raise LedgerUnusable(
             f"the ledger {path} is on a network file system ({kind}), where SQLite files get"
