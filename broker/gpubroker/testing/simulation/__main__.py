@@ -11,6 +11,7 @@ from gpubroker.testing.simulation.shrink import shrink
 from gpubroker.testing.simulation.simulate import simulate
 from gpubroker.testing.virtual_time import BackendName
 
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     given = _parser().parse_args(arguments)

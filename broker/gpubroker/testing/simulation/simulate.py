@@ -343,4 +343,3 @@ class _Simulation:
 def _written(cloud: str) -> bytes:
     """What every job at a cloud writes."""
     return f"made by {cloud}".encode()
-
