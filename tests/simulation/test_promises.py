@@ -186,7 +186,9 @@ def first_failure(promise: str) -> Report:
     raise AssertionError(f"150 schedules, and nobody saw that it is broken: {promise}")
 
 
-@pytest.mark.parametrize(("plant", "promise"), [pytest.param(*p, id=p[0].__name__) for p in PLANTED])
+@pytest.mark.parametrize(
+    ("plant", "promise"), [pytest.param(*p, id=p[0].__name__) for p in PLANTED]
+)
 def test_a_planted_bug_is_seen(
     plant: Callable[[Patch], None], promise: str, monkeypatch: Patch
 ) -> None:

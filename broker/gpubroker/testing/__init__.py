@@ -6,6 +6,8 @@
   day takes milliseconds. `VirtualWallClock` is the wall clock that goes with it.
 - `sandbox` starts the emulators of all vendors that have one, real HTTP servers with real machines
   behind them, and makes settings that rent from them. It needs the extra ``sandbox``.
+- `gpubroker.testing.simulation` runs whole programs that share a ledger under faults drawn from a
+  seed, and asks the clouds' books whether every promise was kept.
 - `cancel_at` and `count_suspensions` cancel a scenario at each point where it can be cancelled.
 
 trio is needed for its own event loop only; pytest is not needed at all.

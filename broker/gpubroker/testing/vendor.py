@@ -142,9 +142,7 @@ class Vendor:
         )
         self.books.runs.append(run)
         try:
-            run.outcome = await perform(
-                performance, machine, job, io, self.now, self._waker
-            )
+            run.outcome = await perform(performance, machine, job, io, self.now, self._waker)
         finally:
             run.ended_at = self.now()
         return run.outcome

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
@@ -25,7 +26,12 @@ def repeatable(backend: BackendName, seed: int) -> Generator[None]:
     hook = sys.unraisablehook
     sys.unraisablehook = _silent
     try:
-        with _numbered_scopes() if backend == "asyncio" else _seeded_trio(seed):
+        with (
+            warnings.catch_warnings(),
+            _numbered_scopes() if backend == "asyncio" else _seeded_trio(seed),
+        ):
+            # A killed process leaves coroutines behind that nobody has awaited.
+            warnings.simplefilter("ignore", RuntimeWarning)
             yield
             gc.collect()
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import selectors
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any
 
 from gpubroker.testing.simulation.world import Process
@@ -33,9 +33,12 @@ class _Loop(VirtualEventLoop):
     def __init__(self, process: Process) -> None:
         self._process = process
         asyncio.SelectorEventLoop.__init__(self, _Waiting(process))
+
         def make(
-            loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any], **options: Any
-        ) -> _Task:
+            loop: asyncio.AbstractEventLoop,
+            coroutine: Coroutine[Any, Any, Any] | Generator[Any, None, Any],
+            **options: Any,
+        ) -> asyncio.Future[Any]:
             task = _Task(coroutine, loop=loop, **options)
             task.number = next(process.world.numbers)
             return task

@@ -80,7 +80,9 @@ def _answer(task: Task) -> _Answer:
     try:
         report = simulate(task.seed, task.backend)
     except Exception:  # noqa: BLE001 - named with its seed, and the others go on
-        command = f"python -m gpubroker.testing.simulation --seed {task.seed} --backend {task.backend}"
+        command = (
+            f"python -m gpubroker.testing.simulation --seed {task.seed} --backend {task.backend}"
+        )
         return _Answer(f"{traceback.format_exc()}repeat it: {command}", 0, 0, 0.0)
     failure = ""
     if report.violations:

@@ -269,7 +269,9 @@ class Oracle:
             if not true or run is None or run.outcome is None:
                 self.report("results are true", f"{result.job_id} exited, but never ran")
             elif run.outcome.exit_code != result.exit_code:
-                text = f"{result.job_id} exited with {run.outcome.exit_code}, not {result.exit_code}"
+                text = (
+                    f"{result.job_id} exited with {run.outcome.exit_code}, not {result.exit_code}"
+                )
                 self.report("results are true", text)
         if result.ok and not brought:
             self.report("results are true", f"{result.job_id} succeeded without its file")

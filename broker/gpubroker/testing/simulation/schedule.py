@@ -353,10 +353,10 @@ def _of_cloud(source: random.Random, cloud: CloudPlan, at: float) -> Fault:
 
 def _of_process(source: random.Random, name: str, at: float) -> Fault:
     what = _pick(source, "crash", "crash", "pause", "pause", "ledger_busy", "ledger_unusable")
+    how: dict[str, Any] = {}
     if what.startswith("ledger"):
         how = {"seconds": _pick(source, 0.5, 5.0, 40.0, 150.0)}
         return Fault(at=at, where=name, what=what, how=how)
-    how: dict[str, Any] = {}
     if source.random() < 0.6:
         # At an operation on the ledger or a call of a provider, counted from the beginning.
         how = {"operation": _pick(source, *range(1, 60)), "after": source.random() < 0.5}

@@ -20,8 +20,8 @@ from gpubroker.model.jobs import Job
 from gpubroker.model.leases import LeaseState
 from gpubroker.model.money import Money
 from gpubroker.model.requirements import Requirements
-from gpubroker.policy.policy import Policy
 from gpubroker.policy.budget import Budget
+from gpubroker.policy.policy import Policy
 from gpubroker.settings import Settings
 from gpubroker.testing.scripted import ScriptedCloud
 from gpubroker.testing.simulation.determinism import repeatable
@@ -344,4 +344,3 @@ class _Simulation:
 def _written(cloud: str) -> bytes:
     """What every job at a cloud writes."""
     return f"made by {cloud}".encode()
-
