@@ -85,6 +85,10 @@ class Vendors:
         """Forget everything but the strangers' machines, and get ready for a trial."""
         self._ask("begin", prepare)
 
+    def change(self, prepare: Prepare) -> None:
+        """Change how the vendors behave, and forget nothing."""
+        self._ask("change", prepare)
+
     def books(self) -> Books:
         """What is known since `begin`."""
         books: Books = self._ask("books")
@@ -190,6 +194,9 @@ class _Server:
             self._before[vendor.name] = frozenset(
                 str(row["id"]) for row in vendor.machines(destroyed=True)
             )
+        self.change(prepare)
+
+    def change(self, prepare: Prepare) -> None:
         prepare(self._vast, self._runpod)
 
     def books(self) -> Books:
