@@ -6,7 +6,7 @@ import configparser
 import re
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final
 
 import pytest
 
@@ -15,9 +15,6 @@ typer = pytest.importorskip("typer", reason="the extra cli is not installed")
 from typer.main import get_command
 
 from gpubroker.cli.app import app
-
-if TYPE_CHECKING:
-    from click import Command
 
 DOCUMENT: Final = Path(__file__).parent.parent / "docs" / "reaper.md"
 
@@ -33,9 +30,8 @@ def parsed(words: list[str]) -> dict[str, object]:
     program, name, *rest = words
     assert program.endswith("/gpubroker")
     assert name == "reap"
-    group = get_command(app)
-    commands: dict[str, Command] = group.commands  # type: ignore[attr-defined]
-    parameters: dict[str, object] = commands[name].make_context(name, rest).params
+    group: Any = get_command(app)
+    parameters: dict[str, object] = group.commands[name].make_context(name, rest).params
     return parameters
 
 

@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from gpubroker.model.facts import ProviderFacts
     from gpubroker.model.gpus import gpu_compute_capability, gpu_name, gpu_vram, parse_gpu
     from gpubroker.model.jobs import Job
-    from gpubroker.model.leases import LeaseRow, LeaseState, LedgerEvent, ReleaseState
+    from gpubroker.model.leases import LeaseRow, LeaseState, LedgerEvent, OnOwnerDeath, ReleaseState
     from gpubroker.model.machines import Machine, MachineState, Order, PlannedJob, Route
     from gpubroker.model.marks import Mark
     from gpubroker.model.money import Money
@@ -157,6 +157,7 @@ __all__ = [
     "Money",
     "NoOfferFits",
     "Offer",
+    "OnOwnerDeath",
     "Order",
     "Outcome",
     "OutputCallback",
@@ -283,6 +284,7 @@ _MODULE_OF = {
     "Ranking": "policy.ranking",
     "ReceivedFile": "transport.receive",
     "Rejection": "model.decisions",
+    "OnOwnerDeath": "model.leases",
     "ReleaseState": "model.leases",
     "Requirements": "model.requirements",
     "Result": "model.results",

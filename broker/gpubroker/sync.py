@@ -266,12 +266,19 @@ class Broker:
         self._portal, self._pid = portal, os.getpid()
         _open_brokers.add(self)
 
-    def close(self) -> None:
-        """Give up everything held, wait until it is proven gone, and close. Again does nothing."""
+    def close(self, patience: float | None = None) -> None:
+        """Give up everything held, wait until it is proven gone, and close. Again does nothing.
+
+        Args:
+            patience: seconds to wait for the proof at the most, where that is less than the
+                broker's ``close_wait``.
+        """
         with self._lock:
             self._closed = True
             if self._portal is None or self._pid != os.getpid():
                 return
+            if patience is not None:
+                self._broker.hurry(patience)
             portal, self._portal = self._portal, None
             contexts, self._contexts = self._contexts, []
             _open_brokers.discard(self)
@@ -440,5 +447,4 @@ _AT_EXIT = 3.0
 def _close_at_exit() -> None:
     """Give up what is still held. It helps; nothing relies on it."""
     for broker in tuple(_open_brokers):
-        broker._broker.hurry(_AT_EXIT)
-        broker.close()
+        broker.close(_AT_EXIT)

@@ -27,6 +27,7 @@ async def test_a_deadline_that_passed_while_the_computer_slept_acts_on_waking(
     """Timers do not count the nine hours that the lid was closed; the wall clock does."""
     cloud.job_takes(math.inf)
     results: list[Result] = []
+    woke = looked = 0.0
 
     async with broker_on(cloud) as broker, anyio.create_task_group() as tasks:
 

@@ -25,7 +25,7 @@ from gpubroker import (
     Result,
 )
 from gpubroker.lifecycle import reap
-from gpubroker.policy.sweeping import Finding
+from gpubroker.policy.sweeping import Finding, Scene, Verdict
 from gpubroker.testing import ScriptedCloud, VirtualWallClock, offer
 
 from .conftest import MakeBroker
@@ -396,10 +396,14 @@ async def test_sweeps_go_on_whatever_goes_wrong_in_one(
 ) -> None:
     """An error that nobody has thought of costs one round, and is told; the next one acts."""
     ledger = tmp_path / "ledger.db"
+
+    def fails(_: Scene) -> list[Verdict]:
+        raise ZeroDivisionError
+
     async with broker_on(cloud, ledger=ledger, sweep=False) as dead, dead.lease(A_4090):
         change_owner(ledger, pid=2**22 + 1)
         with monkeypatch.context() as patched:
-            patched.setattr(reap, "sweep", lambda _: 1 / 0)
+            patched.setattr(reap, "sweep", fails)
             heir = broker_on(cloud, ledger=ledger, seed=2)
             async with AsyncExitStack() as stack:
                 await stack.enter_async_context(heir)

@@ -55,8 +55,9 @@ async def test_it_changes_nothing_of_a_lease_whose_job_was_adopted(
             with pytest.raises(StaleOwner):
                 async with stale.lease(A_4090, on_owner_death="adopt") as lease:
                     await lease.run(["x"])
+        (row,) = await stale.leases()
         with pytest.raises(StaleOwner):
-            await stale.release(lease.id)
+            await stale.release(row.id)
 
     assert before == [on_record(ledger)]
     assert before[0][:3] == ("busy", None, "running")

@@ -16,7 +16,7 @@ from gpubroker.cli.screen import say, show_json
 from gpubroker.cli.sink import Sink
 from gpubroker.model.durations import parse_seconds
 from gpubroker.model.events import Event, EventKind
-from gpubroker.model.leases import JobRow
+from gpubroker.model.leases import JobRow, ReleaseState
 from gpubroker.model.results import JobState, Result
 from gpubroker.settings import Settings
 from gpubroker.transport.job_io import Stream
@@ -78,9 +78,10 @@ async def _work(
             for sink, neutraliser in sinks.values():
                 if neutraliser is not None:
                     sink.put(neutraliser.finish())
+            proof: dict[str, ReleaseState] = {}
             with anyio.CancelScope(shield=True):
-                proof = await prove(broker, [result.lease_id], within=within)
-            return result, all_proven(proof)
+                proof |= await prove(broker, [result.lease_id], within=within)
+            return result, bool(proof) and all_proven(proof)
 
     return await Stop().watch(work)
 

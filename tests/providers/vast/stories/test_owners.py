@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import sqlite3
@@ -90,6 +91,16 @@ class Home:
                 return
         raise AssertionError(process.communicate())
 
+    def wait_until_it_goes_on(self, process: subprocess.Popen[str]) -> None:
+        """Read what a process says until it has adopted the job."""
+        assert process.stderr is not None
+        said = list(
+            itertools.takewhile(
+                lambda line: "going on with job-" not in line, itertools.islice(process.stderr, 50)
+            )
+        )
+        assert process.poll() is None, said
+
     def kill(self, process: subprocess.Popen[str]) -> None:
         """As ``kill -9`` does."""
         process.kill()
@@ -144,13 +155,12 @@ def test_reap_adopts_the_job_of_a_killed_owner(cloud: VastEmulator, home: Home) 
     modes = {stat.S_IMODE(path.stat().st_mode) for path in secret}
     written = "".join(path.read_text() for path in secret)
     reap = home.start("reap")
-    assert reap.stderr is not None
-    said = next(line for line in reap.stderr if "going on with job-" in line)
+    home.wait_until_it_goes_on(reap)
     home.go.touch()
 
     _, err = reap.communicate(timeout=PATIENCE)
 
-    assert reap.returncode == 0, said + err
+    assert reap.returncode == 0, err
     assert_delivered(cloud, home)
     (out,) = home.results.glob("job-*.stdout")
     assert out.read_text() == "begun\nended\n"
@@ -219,8 +229,7 @@ def test_an_adopter_may_be_killed_too(cloud: VastEmulator, home: Home, command: 
     """Whoever comes third delivers the result; the job has not noticed any of it."""
     home.kill(home.run_job("adopt"))
     adopter = home.start(command)
-    assert adopter.stderr is not None
-    assert any("going on with job-" in line for line in adopter.stderr)
+    home.wait_until_it_goes_on(adopter)
     home.kill(adopter)
     home.go.touch()
 
@@ -237,8 +246,7 @@ def test_a_reaper_that_is_asked_to_end_leaves_the_job_to_the_next(
     """A restart of the service that reaps costs no result."""
     home.kill(home.run_job("adopt"))
     reaper = home.start("reap", "--loop")
-    assert reaper.stderr is not None
-    assert any("going on with job-" in line for line in reaper.stderr)
+    home.wait_until_it_goes_on(reaper)
 
     reaper.send_signal(signal.SIGTERM)
     _, said = reaper.communicate(timeout=PATIENCE)
