@@ -176,8 +176,8 @@ class Oracle:
 
     def _owner(self, owner: str) -> Process | None:
         assert self._sql is not None
-        row = self._sql.execute("SELECT pid FROM owners WHERE id = ?", [owner]).fetchone()
-        return None if row is None else self._world.processes[row["pid"] - 1]
+        row = self._sql.execute("SELECT started FROM owners WHERE id = ?", [owner]).fetchone()
+        return None if row is None else self._world.processes[int(row["started"]) - 1]
 
     def _machines_of(self, mark: str) -> Iterator[RentedMachine]:
         for cloud in self._clouds.values():
