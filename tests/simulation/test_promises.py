@@ -1,5 +1,8 @@
 """The real broker under drawn faults; and wrong brokers, whose broken promises must be seen."""
 
+# pyright: reportPrivateUsage=false
+# A planted bug is a change of what nobody outside of its module is to know.
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
@@ -42,6 +45,15 @@ def test_every_promise_is_kept(seed: int, backend: BackendName) -> None:
 # --------------------------------------------------------------------------------------------
 
 
+def answering(value: object) -> Callable[..., object]:
+    """A function that gives the same answer to every question."""
+
+    def answer(*_: object) -> object:
+        return value
+
+    return answer
+
+
 def repeat_creates(patch: Patch) -> None:
     """Send a create again when its answer is lost, as a careless HTTP client does."""
     once = Provider.provision
@@ -57,7 +69,7 @@ def repeat_creates(patch: Patch) -> None:
 
 def forget_intents(patch: Patch) -> None:
     """Send creates without anything on record."""
-    patch.setattr(Ledger, "reserve", lambda *_: None)
+    patch.setattr(Ledger, "reserve", answering(None))
 
 
 def believe_the_destroy(patch: Patch) -> None:
@@ -108,12 +120,12 @@ def look_only_at_what_is_recorded(patch: Patch) -> None:
 
 def spend_without_looking(patch: Patch) -> None:
     """Reserve whatever is asked for."""
-    patch.setattr(ledger_module, "_committed", lambda *_: Money(0))
+    patch.setattr(ledger_module, "_committed", answering(Money(0)))
 
 
 def take_everybody_for_dead(patch: Patch) -> None:
     """Release what other processes hold, though they live."""
-    patch.setattr(Identity, "alive", lambda *_: False)
+    patch.setattr(Identity, "alive", answering(False))
 
 
 def clean_the_account(patch: Patch) -> None:

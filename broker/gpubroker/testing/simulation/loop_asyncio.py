@@ -16,11 +16,15 @@ def run(process: Process, main: Callable[[Process], Awaitable[None]]) -> None:
     """Run `main` to its end, or to that of the process."""
     loop = _Loop(process)
     # Tasks of a killed process are left as they are, and nobody is to hear of that.
-    loop.set_exception_handler(lambda *_: None)
+    loop.set_exception_handler(_ignored)
     try:
         loop.run_until_complete(_awaited(main(process)))
     finally:
         loop.close()
+
+
+def _ignored(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    del loop, context
 
 
 async def _awaited(what: Awaitable[None]) -> None:

@@ -42,7 +42,7 @@ Observer = Callable[[Process, ScriptedCloud, Order | str], None]
 
 @dataclass(frozen=True, slots=True)
 class SimulatedIdentity(Identity):
-    """One broker in one simulated process."""
+    """One broker in one simulated process, whose number is in `started`."""
 
     process: Process = field(kw_only=True)
 
@@ -53,7 +53,7 @@ class SimulatedIdentity(Identity):
 
     def runs(self, owner: Owner) -> bool:
         """Whether the owner's process has not ended yet."""
-        process = self.process.world.processes[owner.pid - 1]
+        process = self.process.world.processes[int(owner.started) - 1]
         return not process.ended and not process.killed
 
 
@@ -73,7 +73,7 @@ class SimulatedBroker(AsyncBroker):
         parts = await super()._open_parts(stack)
         process, real = self._process, parts.identity
         parts.identity = SimulatedIdentity(
-            real.id, process.host, process.number, "once", process=process
+            real.id, process.host, real.pid, str(process.number), process=process
         )
         ledger = cast("Ledger", LedgerOfProcess(_ledger_of(parts), process, self._witness))
         parts.ledger = LedgerAccess(ledger, patience=_PATIENCE, source=parts.source)

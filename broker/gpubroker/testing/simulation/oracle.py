@@ -59,6 +59,10 @@ class Oracle:
         self._sql: sqlite3.Connection | None = None
         self._healed = 0.0
         self._results: list[tuple[Result, bool]] = []
+        #: By lease: the true time from which nobody may hold it any more, whatever clocks say.
+        self._free_from: dict[str, float] = {}
+        #: By lease: what its intent reserved.
+        self._reserved: dict[str, Money] = {}
         self.found: list[Violation] = []
 
     def open(self, ledger: Path) -> None:
@@ -119,7 +123,14 @@ class Oracle:
             self._world.note(process.name, f"ledger.{operation} {lease.id} {target}".rstrip())
         if operation == "reserve":
             assert lease is not None
+            self._reserved[lease.id] = lease.reserved
+            lifetime = lease.deadline - lease.created_at
+            self._free_from[lease.id] = self._world.true_time() + lifetime
             self._budgets(lease, arguments[1])
+        elif operation == "request_release":
+            assert lease is not None
+            now = self._world.true_time()
+            self._free_from[lease.id] = min(now, self._free_from.get(lease.id, now))
         elif operation == "move" and arguments[1] is LeaseState.RELEASED:
             assert lease is not None
             self._released(lease)
@@ -165,8 +176,8 @@ class Oracle:
 
     def _owner(self, owner: str) -> Process | None:
         assert self._sql is not None
-        row = self._sql.execute("SELECT pid FROM owners WHERE id = ?", [owner]).fetchone()
-        return None if row is None else self._world.processes[row["pid"] - 1]
+        row = self._sql.execute("SELECT started FROM owners WHERE id = ?", [owner]).fetchone()
+        return None if row is None else self._world.processes[int(row["started"]) - 1]
 
     def _machines_of(self, mark: str) -> Iterator[RentedMachine]:
         for cloud in self._clouds.values():
@@ -235,17 +246,12 @@ class Oracle:
         if lease is None:
             self.report("nothing is lost", f"{machine.id} of {cloud.name} has no lease")
             return
-        free = max(START + self._healed, machine.created_at, self._free_from(lease))
+        free = max(START + self._healed, machine.created_at, self._free_from[lease.id])
         if machine.ended_at > free + BOUND:
             ended = "never" if machine.exists(self._world.true_time()) else "late"
             text = f"{machine.id} of {cloud.name} ended {ended}: {machine.ended_at - free:.0f} s"
             self.report("nothing runs on", text)
         self._money(cloud, machine, lease)
-
-    def _free_from(self, lease: LeaseRow) -> float:
-        """The true time from which nobody may hold it any more."""
-        asked = lease.release_requested_at
-        return lease.deadline if asked is None else min(asked, lease.deadline)
 
     def _money(self, cloud: ScriptedCloud, machine: RentedMachine, lease: LeaseRow) -> None:
         bill = machine.billed(self._world.true_time(), cloud.facts)
@@ -255,6 +261,11 @@ class Oracle:
         alone = lease.machine_id == machine.id
         if not (told_true and clock_true and alone):
             return
+        in_time = lease.deadline + cloud.facts.release_margin
+        reserved = self._reserved[lease.id]
+        if machine.ended_at <= in_time and bill > reserved + quantum:
+            text = f"{lease.id} reserved {reserved}, and was billed {bill}"
+            self.report("no overspending", text)
         if lease.settled_at is not None:
             if not abs((lease.spent - bill).amount) <= Money("0.000001").amount:
                 text = f"{lease.id} is settled at {lease.spent}, and was billed {bill}"

@@ -254,11 +254,6 @@ def _some(source: random.Random, cloud: CloudPlan) -> dict[str, Any]:
     return {"times": _pick(source, 1, 1, 2, 4)}
 
 
-def _once(source: random.Random, cloud: CloudPlan) -> dict[str, Any]:
-    del source, cloud
-    return {}
-
-
 def _refusal(source: random.Random, cloud: CloudPlan) -> dict[str, Any]:
     kind = _pick(
         source,
@@ -293,6 +288,11 @@ def _seconds(*choices: float) -> _Draw:
     return drawn
 
 
+def _no_start(source: random.Random, cloud: CloudPlan) -> dict[str, Any]:
+    del source, cloud
+    return {"message": "no such command"}
+
+
 def _rise(source: random.Random, cloud: CloudPlan) -> dict[str, Any]:
     dearest = max(o.price.machine.amount for o in cloud.offers)
     price = f"{float(dearest) * source.uniform(1.1, 2.0):.2f}"
@@ -323,7 +323,7 @@ _OF_CLOUDS: Final[dict[str, _Draw]] = {
     "inventory_hangs": _some,
     "inventory_takes": _seconds(5.0, 25.0),
     "revoke_key": _while,
-    "job_fails_to_start": lambda *_: {"message": "no such command"},
+    "job_fails_to_start": _no_start,
     "price_rises_to": _rise,
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -96,7 +96,7 @@ def simulate(
 
 
 @contextmanager
-def _folder() -> Iterator[Path]:
+def _folder() -> Generator[Path]:
     """In memory where that is to be had: nothing there needs to outlive the process."""
     memory = Path("/dev/shm")  # noqa: S108
     parent = memory if memory.is_dir() else None

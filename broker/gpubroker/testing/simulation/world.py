@@ -124,11 +124,16 @@ class World:
         self._turn.release()
 
 
+def _undisturbed(process: Process, what: str, after: bool) -> None:
+    """Nothing happens to a process at an operation, where nothing else is said."""
+    del process, what, after
+
+
 class Process:
     """One program, from its start to its end.
 
     Attributes:
-        number: also its process id.
+        number: its place among all processes, from 1.
         operations: how often it has touched the ledger or a provider.
         ledger_busy_until: world time before which others hold its ledger. ledger_broken_until:
             likewise, before which that cannot be used at all.
@@ -159,7 +164,7 @@ class Process:
         self.ledger_busy_until = 0.0
         self.ledger_broken_until = 0.0
         self.error: BaseException | None = None
-        self.on_operation: Callable[[Process, str, bool], None] = lambda *_: None
+        self.on_operation: Callable[[Process, str, bool], None] = _undisturbed
         self._backend: BackendName = backend
         self._main = main
         self._mail: list[Callable[[], None]] = []
