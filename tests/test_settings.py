@@ -16,6 +16,7 @@ from gpubroker.errors import InvalidValue
 from gpubroker.hookspecs import AccountSettings
 from gpubroker.model.facts import ProviderFacts
 from gpubroker.model.money import Money
+from gpubroker.model.places import PostgresUrl
 from gpubroker.settings import Budget, Settings, load, masked, why_off
 
 SECRET = "sk-0123456789-abcdefghij-SECRET"
@@ -71,6 +72,23 @@ class TestPrecedence:
         assert load(env, config=path).ledger == Path("env.db")
         assert load({}, config=path).ledger == Path("file.db")
         assert load({"XDG_STATE_HOME": "/state"}).ledger == Path("/state/gpubroker/ledger.db")
+
+    def test_a_ledger_may_be_a_database_whose_password_is_shown_nowhere(self, write: Write) -> None:
+        """From an argument, the environment or the file."""
+        url = f"postgresql://me:{SECRET}@db.example/gpus"
+        path = write(f'ledger = "{url}"')
+
+        for settings in (
+            load({}, ledger=url),
+            load({"GPUBROKER_LEDGER": url}),
+            load({}, config=path),
+        ):
+            assert settings.ledger == PostgresUrl(url)
+            assert sources(settings)["ledger"][0] == "postgresql://me:…@db.example/gpus"
+            assert SECRET not in repr(settings)
+        with pytest.raises(InvalidValue, match="begin with postgresql://") as refused:
+            load({"GPUBROKER_LEDGER": f"mysql://me:{SECRET}@db.example/gpus"})
+        assert SECRET not in str(refused.value)
 
     def test_each_limit_is_taken_from_where_it_is_said(self, write: Write) -> None:
         """The environment replaces single settings, not the whole file."""

@@ -15,6 +15,7 @@ from anyio import AsyncContextManagerMixin
 from gpubroker.errors import BrokerClosed, InvalidValue, JobError
 from gpubroker.ledger.verify import violations
 from gpubroker.lifecycle.acquire import Acquisition, Wish, look
+from gpubroker.lifecycle.adopting import Search, adopt, search
 from gpubroker.lifecycle.lease import AsyncLease
 from gpubroker.lifecycle.opening import open_parts
 from gpubroker.lifecycle.parts import Parts
@@ -22,10 +23,11 @@ from gpubroker.lifecycle.reap import Reaper, Swept
 from gpubroker.lifecycle.standing import ProviderStatus, statuses, with_balances
 from gpubroker.lifecycle.supervise import Supervisor
 from gpubroker.model.decisions import DecisionRecord
-from gpubroker.model.events import Event
+from gpubroker.model.events import Event, EventKind
 from gpubroker.model.jobs import Job
 from gpubroker.model.leases import LeaseRow, LedgerEvent, ReleaseState
 from gpubroker.model.money import Money, parse_money
+from gpubroker.model.places import ledger_place
 from gpubroker.model.requirements import Requirements, alternatives
 from gpubroker.model.results import JobState, Result
 from gpubroker.plugins import Deadlines, Plugin
@@ -46,7 +48,7 @@ class AsyncBroker(AsyncContextManagerMixin):
     Args:
         settings: settings read by `gpubroker.load_settings`; read from the environment and
             ``gpubroker.toml`` where left out.
-        ledger: the ledger file, or ``":memory:"``.
+        ledger: the ledger file, a URL of PostgreSQL, or ``":memory:"``.
         budget: limits on money; a single amount is the limit per job. Replaces the settings'.
         plugins: the providers to use instead of the installed ones.
         on_event: called with every `Event`, in the event loop; it must not block.
@@ -75,7 +77,7 @@ class AsyncBroker(AsyncContextManagerMixin):
     ) -> None:
         self.settings = settings or load(ledger=ledger)
         if ledger is not None:
-            self.settings = replace(self.settings, ledger=Path(ledger))
+            self.settings = replace(self.settings, ledger=ledger_place(ledger))
         if budget is not None:
             given = (
                 budget if isinstance(budget, Budget) else Budget(job=parse_money("budget", budget))
@@ -106,6 +108,8 @@ class AsyncBroker(AsyncContextManagerMixin):
             )
             if self._on_event is not None:
                 parts.listeners.append(self._on_event)
+            for concern in parts.concerns:
+                parts.emit(EventKind.ALARM, concern)
             problem: BaseException | None = None
             try:
                 async with anyio.create_task_group() as tasks:
@@ -391,16 +395,31 @@ class AsyncBroker(AsyncContextManagerMixin):
         """Compare every provider's machines with this ledger, and release what nobody holds."""
         return await self._opened()[2].sweep_all()
 
-    async def adopt(self, provider: str, machine_id: str) -> LeaseRow:
-        """Take a machine that carries this ledger's mark, but has no row here, and release it.
+    async def strays(self) -> Search:
+        """Look for machines that carry a mark but are not in this ledger, as after its loss.
+
+        Those whose mark was made with this installation's key are ours, unless another ledger with
+        the same key is in use; the others may be anybody's.
+        """
+        return await search(self._parts())
+
+    async def adopt(self, provider: str, machine_id: str, *, unverified: bool = False) -> LeaseRow:
+        """Take a machine that carries our mark, but has no row here, and release it.
+
+        Args:
+            unverified: also if its mark does not prove that it is ours.
 
         Raises:
-            InvalidValue: the provider lists no such machine with a mark of this ledger.
+            InvalidValue: the provider lists no such machine, or it may be somebody else's.
         """
-        return await self._opened()[2].adopt(provider, machine_id)
+        parts, _, reaper = self._opened()
+        return await adopt(parts, reaper, provider, machine_id, unverified=unverified)
 
     async def verify(self) -> list[str]:
         """Replay the ledger against its own rules; returns what does not hold, one line each."""
         return await self._parts().ledger(
-            lambda ledger: violations(ledger.leases(open_only=False), ledger.events())
+            lambda ledger: [
+                *ledger.damage(),
+                *violations(ledger.leases(open_only=False), ledger.events()),
+            ]
         )

@@ -17,7 +17,7 @@
     ├── LeaseReleased               the lease was used after its release was requested
     ├── SecretsRefused              the machine's identity is not proven: no secrets are sent there
     ├── LedgerError                 the durable record cannot be used: nothing is rented
-    │   ├── LedgerBusy              another process held it too long
+    │   ├── LedgerBusy              held by another process, or out of reach, for too long
     │   ├── LedgerUnusable          unreadable, read-only, full, corrupt or of a newer version
     │   └── StaleOwner              another process has taken this lease over
     ├── BrokerClosed                used before it was opened, after it was closed, or after a fork
@@ -184,11 +184,17 @@ class LedgerError(BrokerError):
 
 
 class LedgerBusy(LedgerError):
-    """Another process held the ledger for longer than the time allowed."""
+    """The ledger was held by others, or out of reach, for longer than the time allowed.
+
+    Nothing has happened, unless the message says that it goes on.
+    """
 
 
 class LedgerUnusable(LedgerError):
-    """The ledger is unreadable, read-only, full, corrupt, or written by a newer version."""
+    """The ledger is unreadable, read-only, full, corrupt, or written by a newer version.
+
+    Nothing has happened, unless the message says that it may have.
+    """
 
 
 class StaleOwner(LedgerError):

@@ -18,6 +18,7 @@ from gpubroker.errors import InvalidValue
 from gpubroker.hookspecs import AccountSettings
 from gpubroker.model.facts import ProviderFacts
 from gpubroker.model.money import Money, parse_money
+from gpubroker.model.places import Place, ledger_place
 from gpubroker.policy.policy import Policy
 
 _TABLES: Final = ("budget", "providers", "ledger", "policy")
@@ -62,7 +63,7 @@ class Settings:
     """Everything that can be set.
 
     Attributes:
-        ledger: the ledger file.
+        ledger: the ledger file, or the database that it is in.
         policy: how machines are chosen, and what follows a failure.
         policy_words: the words that `policy` was made from, for others to be put over them.
         budget: limits that hold for everything this broker rents.
@@ -72,7 +73,7 @@ class Settings:
         sources: each setting with where it came from, keys masked.
     """
 
-    ledger: Path
+    ledger: Place
     budget: Budget = field(default_factory=Budget)
     policy: Policy = field(default_factory=Policy)
     policy_words: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -100,7 +101,7 @@ def load(
 
     Args:
         environ: the environment; the process's own where left out.
-        ledger: the ledger file. config: the settings file.
+        ledger: the ledger file, or a URL of PostgreSQL. config: the settings file.
 
     Raises:
         InvalidValue: an unknown or malformed setting, naming it and where it stands.
@@ -117,12 +118,13 @@ def load(
         (home / "ledger.db", "default"),
     )
     if not isinstance(chosen, (str, Path)):
-        raise InvalidValue("ledger", chosen, "must be a path")
-    _note(sources, "ledger", str(chosen), source)
+        raise InvalidValue("ledger", chosen, "must be a path, or a URL of PostgreSQL")
+    place = ledger_place(chosen)
+    _note(sources, "ledger", str(place), source)
     providers, keys = _providers(env, document.get("providers", {}), path, sources)
     words = _policy_words(document.get("policy", {}), path, sources)
     return Settings(
-        ledger=Path(chosen).expanduser(),
+        ledger=place,
         budget=_budget(env, document.get("budget", {}), path, sources),
         policy=Policy.from_mapping(words),
         policy_words=words,

@@ -23,6 +23,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from gpubroker.broker import AsyncBroker
 from gpubroker.errors import BrokerClosed
+from gpubroker.lifecycle.adopting import Search
 from gpubroker.lifecycle.lease import AsyncLease
 from gpubroker.lifecycle.reap import Swept
 from gpubroker.lifecycle.standing import ProviderStatus
@@ -388,9 +389,13 @@ class Broker:
         """As `AsyncBroker.sweep`."""
         return self._call(self._broker.sweep)
 
-    def adopt(self, provider: str, machine_id: str) -> LeaseRow:
+    def strays(self) -> Search:
+        """As `AsyncBroker.strays`."""
+        return self._call(self._broker.strays)
+
+    def adopt(self, provider: str, machine_id: str, *, unverified: bool = False) -> LeaseRow:
         """As `AsyncBroker.adopt`."""
-        return self._call(self._broker.adopt, provider, machine_id)
+        return self._call(self._broker.adopt, provider, machine_id, unverified=unverified)
 
     def verify(self) -> list[str]:
         """As `AsyncBroker.verify`."""

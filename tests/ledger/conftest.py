@@ -11,6 +11,7 @@ import pytest
 from gpubroker.ledger.ledger import Ledger
 from gpubroker.model.leases import LeaseRow, LeaseState
 from gpubroker.model.money import Money
+from gpubroker.model.places import Place, ledger_place
 
 ENTROPY = b"12345"
 
@@ -27,13 +28,25 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "state" / "ledger.db"
 
 
+#: Marks tests of what both engines promise.
+both_engines = pytest.mark.parametrize("place", ["sqlite", "postgres"], indirect=True)
+
+
 @pytest.fixture
-def open_ledger(path: Path) -> Iterator[Callable[[], Ledger]]:
+def place(request: pytest.FixtureRequest, path: Path) -> Place:
+    """Where the ledger is: the file, unless the test is of both engines."""
+    if getattr(request, "param", "sqlite") == "sqlite":
+        return path
+    return ledger_place(request.getfixturevalue("database"))
+
+
+@pytest.fixture
+def open_ledger(place: Place) -> Iterator[Callable[[], Ledger]]:
     """Opens the ledger, as often as one likes: each is like another process."""
     opened: list[Ledger] = []
 
     def open_it() -> Ledger:
-        opened.append(Ledger(path, entropy=ENTROPY, busy=0.05))
+        opened.append(Ledger(place, entropy=ENTROPY, busy=0.05))
         return opened[-1]
 
     yield open_it

@@ -2,58 +2,95 @@
 
 from __future__ import annotations
 
+import math
+import os
 import random
 import sqlite3
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, closing
-from pathlib import Path
+import threading
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, closing, contextmanager
 
 import anyio
+import psycopg
 import pytest
 
-from gpubroker.errors import LedgerBusy, StaleOwner
-from gpubroker.ledger.access import LedgerAccess
+from gpubroker.errors import BrokerClosed, LedgerBusy, LedgerUnusable, StaleOwner
+from gpubroker.ledger.access import LedgerAccess, open_ledger
 from gpubroker.ledger.ledger import Ledger
+from gpubroker.ledger.thread import LedgerThread
+from gpubroker.model.places import Place, PostgresUrl
 
-from .conftest import NewLease
+from .conftest import ENTROPY, NewLease, both_engines
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, both_engines]
+
+#: The lock that a writer of a ledger in PostgreSQL takes.
+WRITERS = 0x67707562726F6B72
+
+
+@contextmanager
+def locked(place: Place) -> Generator[Callable[[], object]]:
+    """Another process writes, until what this gives is called."""
+    if isinstance(place, PostgresUrl):
+        with psycopg.connect(place.secret) as other:
+            other.execute("SELECT pg_advisory_xact_lock(%s)", [WRITERS])
+            yield other.rollback
+    else:
+        with closing(sqlite3.connect(place, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            yield lambda: other.execute("ROLLBACK")
 
 
 @asynccontextmanager
-async def held_for(path: Path, seconds: float) -> AsyncGenerator[None]:
+async def held_for(place: Place, seconds: float) -> AsyncGenerator[None]:
     """Another process writes, for so long."""
-    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+    with locked(place) as let_go:
 
-        async def let_go() -> None:
+        async def wait() -> None:
             await anyio.sleep(seconds)
-            other.execute("ROLLBACK")
+            let_go()
 
-        other.execute("BEGIN IMMEDIATE")
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(let_go)
+            tasks.start_soon(wait)
             yield
 
 
-def access(ledger: Ledger, patience: float = 5.0) -> LedgerAccess:
-    return LedgerAccess(ledger, patience=patience, source=random.Random(1))
+@asynccontextmanager
+async def access_to(ledger: Ledger, patience: float = 5.0) -> AsyncGenerator[LedgerAccess]:
+    """The ledger as a broker has it: PostgreSQL's in a thread."""
+    thread = LedgerThread() if isinstance(ledger.place, PostgresUrl) else None
+    yield LedgerAccess(ledger, patience=patience, source=random.Random(1), thread=thread)
+    if thread is not None:
+        await thread.end(ledger.close, ledger.abandon)
 
 
-async def test_without_anybody_in_the_way_nothing_is_awaited(
+@asynccontextmanager
+async def in_thread(place: Place) -> AsyncGenerator[LedgerAccess]:
+    """The ledger in a thread, whatever the engine, for a caller with little patience."""
+    thread = LedgerThread(grace=0.1)
+    ledger = await thread.carry_out(lambda: Ledger(place, entropy=ENTROPY), math.inf)
+    yield LedgerAccess(ledger, patience=0.1, source=random.Random(1), thread=thread)
+    await thread.end(ledger.close, ledger.abandon)
+
+
+async def test_a_caller_that_is_being_cancelled_still_gets_its_write_done(
     ledger: Ledger, new_lease: NewLease
 ) -> None:
-    """A caller that is being cancelled still gets its write done."""
+    """And hears of it: with nobody in the way, nothing is given up half-way."""
     row = new_lease()
 
-    with anyio.CancelScope() as scope:
-        scope.cancel()
-        await access(ledger)(lambda it: it.reserve(row, []))
+    async with access_to(ledger) as access:
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await access(lambda it: it.reserve(row, []))
+            heard = True
 
-    assert ledger.leases() == [row]
+        assert heard
+        assert await access(lambda it: it.leases()) == [row]
 
 
 async def test_an_operation_waits_for_another_process(
-    ledger: Ledger, path: Path, new_lease: NewLease
+    ledger: Ledger, place: Place, new_lease: NewLease
 ) -> None:
     """Without holding the event loop for longer than one busy time-out."""
     row, ticks = new_lease(), 0
@@ -64,34 +101,36 @@ async def test_an_operation_waits_for_another_process(
             await anyio.sleep(0.01)
             ticks += 1
 
-    async with anyio.create_task_group() as tasks:
+    async with access_to(ledger) as access, anyio.create_task_group() as tasks:
         tasks.start_soon(tick)
-        async with held_for(path, 0.3):
-            await access(ledger)(lambda it: it.reserve(row, []))
+        async with held_for(place, 0.3):
+            await access(lambda it: it.reserve(row, []))
         tasks.cancel_scope.cancel()
 
-    assert ledger.leases() == [row]
+        assert await access(lambda it: it.leases()) == [row]
     assert ticks >= 3
 
 
-async def test_patience_ends(ledger: Ledger, path: Path, new_lease: NewLease) -> None:
+async def test_patience_ends(ledger: Ledger, place: Place, new_lease: NewLease) -> None:
     """A create that cannot be recorded in time is not sent."""
-    async with held_for(path, 0.4):
-        with pytest.raises(LedgerBusy):
-            await access(ledger, patience=0.1)(lambda it: it.reserve(new_lease(), []))
+    async with access_to(ledger, patience=0.1) as access:
+        async with held_for(place, 0.4):
+            with pytest.raises(LedgerBusy):
+                await access(lambda it: it.reserve(new_lease(), []))
 
-    assert ledger.leases() == []
+        assert await access.insist(lambda it: it.leases()) == []
 
 
 async def test_what_has_happened_already_is_written_however_long_it_takes(
-    ledger: Ledger, path: Path, new_lease: NewLease
+    ledger: Ledger, place: Place, new_lease: NewLease
 ) -> None:
     """`insist` outlasts any patience."""
     row = new_lease()
-    async with held_for(path, 0.4):
-        await access(ledger, patience=0.05).insist(lambda it: it.reserve(row, []))
+    async with access_to(ledger, patience=0.05) as access:
+        async with held_for(place, 0.4):
+            await access.insist(lambda it: it.reserve(row, []))
 
-    assert ledger.leases() == [row]
+        assert await access.insist(lambda it: it.leases()) == [row]
 
 
 async def test_insisting_ends_where_it_cannot_help(ledger: Ledger, new_lease: NewLease) -> None:
@@ -100,18 +139,91 @@ async def test_insisting_ends_where_it_cannot_help(ledger: Ledger, new_lease: Ne
     ledger.reserve(row, [])
     ledger.take_over(row, "broker-2", 1.0, "dead")
 
-    with anyio.fail_after(1):
-        with pytest.raises(StaleOwner):
-            await access(ledger).insist(lambda it: it.note(row, 2.0, "x"))
-        with pytest.raises(Exception, match="UNIQUE"):
-            await access(ledger).insist(lambda it: it.reserve(row, []))
+    async with access_to(ledger) as access:
+        with anyio.fail_after(10):
+            with pytest.raises(StaleOwner):
+                await access.insist(lambda it: it.note(row, 2.0, "x"))
+            with pytest.raises(Exception, match=r"(?i)unique"):
+                await access.insist(lambda it: it.reserve(row, []))
 
 
-async def test_at_once_is_at_once(ledger: Ledger, path: Path, new_lease: NewLease) -> None:
-    """On the way out of a scope the ledger gets one busy time-out and no more."""
-    async with held_for(path, 0.4):
-        began = anyio.current_time()
-        with pytest.raises(LedgerBusy):
-            access(ledger).at_once(lambda it: it.reserve(new_lease(), []))
+async def test_at_once_holds_the_loop_for_one_busy_time_out_and_no_more(
+    ledger: Ledger, place: Place, new_lease: NewLease
+) -> None:
+    """On the way out of a scope; what a thread has begun goes on, and comes before what follows."""
+    row = new_lease()
+    async with access_to(ledger) as access:
+        with locked(place) as let_go:
+            with pytest.raises(LedgerBusy):
+                access.at_once(lambda it: it.reserve(row, []))
+            let_go()
 
-        assert anyio.current_time() - began < 0.25
+        found = await access(lambda it: it.leases())
+
+    # The thread may have given up waiting for its turn before the lock was free again.
+    assert found in ([], [row])
+
+
+async def test_a_ledger_is_opened_and_closed_for_a_broker(place: Place) -> None:
+    """With whatever it needs, which is gone afterwards."""
+    before = threading.active_count()
+
+    async with open_ledger(place, entropy=ENTROPY, patience=5.0, source=random.Random(1)) as access:
+        assert await access(lambda it: it.id) == Ledger(None, entropy=ENTROPY).id
+        assert access.at_once(lambda it: it.leases()) == []
+
+    assert threading.active_count() == before
+    with pytest.raises(BrokerClosed, match="closed"):
+        await access(lambda it: it.leases())
+
+
+async def test_a_forked_child_is_told_to_open_its_own(ledger: Ledger) -> None:
+    """It has neither the connection nor the thread, and must not wait for an answer."""
+    async with access_to(ledger) as access:
+        assert await access(lambda it: it.leases()) == []
+        read, write = os.pipe()
+        child = os.fork()
+        if child == 0:  # pragma: no cover - in the child
+            try:
+                access.at_once(lambda it: it.leases())
+            except BrokerClosed as error:
+                os.write(write, str(error).encode())
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        os.close(write)
+        with os.fdopen(read) as pipe:
+            assert "before the fork" in pipe.read()
+
+
+async def test_what_has_not_begun_when_patience_ends_never_will(
+    place: Place, new_lease: NewLease
+) -> None:
+    """So that a caller who is told "busy" knows that nothing has happened."""
+    go_on = threading.Event()
+    async with in_thread(place) as access, anyio.create_task_group() as tasks:
+        tasks.start_soon(access.insist, lambda _: go_on.wait(30))
+        await anyio.sleep(0.01)
+        with pytest.raises(LedgerBusy, match="nothing has happened"):
+            await access(lambda it: it.reserve(new_lease(), []))
+        go_on.set()
+
+        assert await access.insist(lambda it: it.leases()) == []
+
+
+async def test_what_has_begun_is_done_though_nobody_waits_for_it(
+    place: Place, new_lease: NewLease
+) -> None:
+    """And the caller is told that it may be."""
+    row, go_on = new_lease(), threading.Event()
+
+    def slow(it: Ledger) -> None:
+        go_on.wait(30)
+        it.reserve(row, [])
+
+    async with in_thread(place) as access:
+        with pytest.raises(LedgerUnusable, match="may still be done"):
+            await access(slow)
+        go_on.set()
+
+        assert await access.insist(lambda it: it.leases()) == [row]

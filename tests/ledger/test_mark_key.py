@@ -11,6 +11,7 @@ import pytest
 
 from gpubroker.errors import InvalidValue, LedgerUnusable
 from gpubroker.ledger.mark_key import load_mark_key
+from gpubroker.model.places import PostgresUrl
 
 ENTROPY = bytes(range(32))
 OTHER = bytes(32)
@@ -128,3 +129,16 @@ def test_a_missing_key_is_not_replaced_while_it_is_needed(tmp_path: Path) -> Non
     """While leases are open, a new key would make strangers of our own machines."""
     with pytest.raises(LedgerUnusable, match="missing while leases are open"):
         load_mark_key(tmp_path / "ledger.db", {}, b"k" * 32, needed=True)
+
+
+class TestPostgres:
+    def test_hosts_of_one_ledger_need_the_same_key(self) -> None:
+        """Never one at random: the error says how to make one."""
+        with pytest.raises(InvalidValue, match="openssl rand -hex 32"):
+            load_mark_key(PostgresUrl("postgresql:///x"), {}, ENTROPY)
+
+    def test_the_shared_key_is_used(self) -> None:
+        """From the environment of each host."""
+        environ = {"GPUBROKER_MARK_KEY": "k" * 32}
+
+        assert load_mark_key(PostgresUrl("postgresql:///x"), environ, ENTROPY) == b"k" * 32

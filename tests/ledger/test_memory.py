@@ -20,7 +20,7 @@ from gpubroker.model.decisions import DecisionRecord
 from gpubroker.policy.cooldown import Cooldown
 from gpubroker.policy.experience import Experience
 
-from .conftest import ENTROPY, NewLease
+from .conftest import ENTROPY, NewLease, both_engines
 
 RECORD: Final = DecisionRecord(id="request-1", wanted="A100", asked_at=1000.0)
 COOLDOWN: Final = Cooldown(
@@ -72,6 +72,7 @@ experiences = st.builds(
 )
 
 
+@both_engines
 def test_what_was_learnt_is_known_to_every_process(open_ledger: Callable[[], Ledger]) -> None:
     """It is read back unchanged, by whoever opens the file, then and later."""
     first, second = open_ledger(), open_ledger()
@@ -83,6 +84,7 @@ def test_what_was_learnt_is_known_to_every_process(open_ledger: Callable[[], Led
     assert second.record("request-1") == RECORD
 
 
+@both_engines
 def test_a_new_ledger_remembers_nothing(ledger: Ledger) -> None:
     """And a record that has learnt nothing adds nothing."""
     assert ledger.memory() == ([], [])
@@ -92,6 +94,7 @@ def test_a_new_ledger_remembers_nothing(ledger: Ledger) -> None:
     assert ledger.memory() == ([], [])
 
 
+@both_engines
 def test_a_newer_row_takes_the_place_of_the_older(ledger: Ledger) -> None:
     """One cooldown per thing and one row per host and image: memory does not grow with failures."""
     newer = replace(COOLDOWN, kind=ErrorKind.CAPACITY, failures=3, since=9000.0, until=9060.0)
@@ -103,6 +106,7 @@ def test_a_newer_row_takes_the_place_of_the_older(ledger: Ledger) -> None:
     assert ledger.memory() == ([newer], [more])
 
 
+@both_engines
 def test_each_thing_has_a_row_of_its_own(ledger: Ledger) -> None:
     """Another provider, scope or key; another provider, host or image."""
     cooled = [

@@ -72,7 +72,7 @@ class TestFile:
         """A create may leave on the word of a commit, so power loss must not undo it."""
         store = Store(path)
         with store.reading() as sql:
-            modes = [sql.execute(f"PRAGMA {name}").fetchone()[0] for name in _DURABILITY]
+            modes = [sql.execute(f"PRAGMA {name}").fetchone()[name] for name in _DURABILITY]
         store.close()
 
         assert modes == ["wal", 2]  # 2 is FULL: the log is synced at each commit
@@ -94,10 +94,31 @@ class TestFile:
         ledger = Ledger(None, entropy=ENTROPY)
         ledger.reserve(new_lease(), [])
 
-        assert ledger.path is None
+        assert ledger.place is None
         assert len(ledger.leases()) == 1
         ledger.close()
         assert list(tmp_path.iterdir()) == []
+
+    def test_money_is_kept_in_whole_numbers(
+        self, ledger: Ledger, path: Path, new_lease: NewLease
+    ) -> None:
+        """No column with money in it is, or holds, a floating-point number."""
+        row = new_lease("1.5", hourly=Money("0.1"))
+        ledger.reserve(row, [])
+        ledger.move(
+            row, LeaseState.PROVISIONING, 1.0, "x", spent=Money("0.1"), reserved=Money("0.7")
+        )
+
+        with sqlite3.connect(path) as sql:
+            columns = {name: kind for _, name, kind, *_ in sql.execute("PRAGMA table_info(leases)")}
+            stored = sql.execute(
+                "SELECT typeof(hourly), typeof(reserved), typeof(spent), hourly, reserved, spent"
+                " FROM leases"
+            ).fetchone()
+        sql.close()
+
+        assert [columns[name] for name in ("hourly", "reserved", "spent")] == ["BIGINT"] * 3
+        assert stored == ("integer", "integer", "integer", 100_000, 700_000, 100_000)
 
 
 class TestBusy:

@@ -14,7 +14,7 @@ from gpubroker.model.leases import LeaseRow, LedgerEvent
 from gpubroker.model.leases import LeaseState as S
 from gpubroker.model.money import ZERO, Money
 
-from .conftest import NewLease
+from .conftest import NewLease, both_engines
 
 
 def event(
@@ -81,6 +81,7 @@ class TestGoodHistories:
 
         assert violations([row, other], both) == []
 
+    @both_engines
     @pytest.mark.parametrize("steps", [refused, taken_over, watched, asked_for])
     def test_what_the_ledger_writes_holds(
         self, ledger: Ledger, new_lease: NewLease, steps: Callable[[Ledger, LeaseRow], LeaseRow]
@@ -92,6 +93,7 @@ class TestGoodHistories:
 
         assert violations(ledger.leases(open_only=False), ledger.events()) == []
 
+    @both_engines
     def test_an_adopted_machine_holds(self, ledger: Ledger, new_lease: NewLease) -> None:
         """Its life begins as an orphan."""
         found = new_lease("0", state=S.ORPHANED, machine_id="m-1")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gpubroker.cli import options, policy
-from gpubroker.cli.command import Json, LedgerPath, command
+from gpubroker.cli.command import Json, LedgerPlace, command
 
 if TYPE_CHECKING:
     from gpubroker.model.jobs import Job
@@ -45,7 +45,7 @@ Version = Annotated[
 @app.callback()
 def everywhere(
     ctx: typer.Context,
-    ledger: LedgerPath = None,
+    ledger: LedgerPlace = None,
     version: Version = False,  # noqa: ARG001 - its callback does it all
 ) -> None:
     """Rent the cheapest GPU that can do a job, run it, bring the results back, give it up."""
@@ -175,6 +175,29 @@ def reap(
     from gpubroker.cli.reap import reap
 
     return reap(settings, loop=loop, proof_wait=proof_wait, as_json=as_json)
+
+
+@command(app)
+def adopt(
+    settings: "Settings",
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Do not ask about what is provably ours.")
+    ] = False,
+    unverified: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ID",
+            help="Also this machine, whose mark proves nothing; repeatable.",
+        ),
+    ] = None,
+    proof_wait: ProofWait = "60s",
+    as_json: Json = False,
+) -> int:
+    """After the loss of a ledger: find the machines that carry its marks, and give them up."""
+    from gpubroker.cli.adopt import Consent, adopt
+
+    consent = Consent(yes=yes, unverified=tuple(unverified or ()))
+    return adopt(settings, consent, proof_wait=proof_wait, as_json=as_json)
 
 
 @command(app)

@@ -6,7 +6,6 @@ import inspect
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import wraps
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,12 +14,13 @@ if TYPE_CHECKING:
     from gpubroker.settings import Settings
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout.")]
-LedgerPath = Annotated[
-    Path | None,
+LedgerPlace = Annotated[
+    str | None,
     typer.Option(
         "--ledger",
-        metavar="PATH",
-        help="The file that keeps the record of leases and money; or set GPUBROKER_LEDGER.",
+        metavar="PATH|URL",
+        help="The file, or the PostgreSQL database, that keeps the record of leases and money;"
+        " or set GPUBROKER_LEDGER, which keeps a password out of the list of processes.",
     ),
 ]
 Sandbox = Annotated[
@@ -78,7 +78,7 @@ def command(
 
 
 @contextmanager
-def _settings(ledger: Path | None, in_sandbox: bool) -> Generator[Settings]:
+def _settings(ledger: str | None, in_sandbox: bool) -> Generator[Settings]:
     """The user's settings; or, in a sandbox, those that point at its emulators."""
     from dataclasses import replace
 
@@ -87,11 +87,12 @@ def _settings(ledger: Path | None, in_sandbox: bool) -> Generator[Settings]:
 
         yield load(ledger=ledger)
         return
+    from gpubroker.model.places import ledger_place
     from gpubroker.testing.sandboxing import sandbox
 
     with sandbox() as box:
         settings: Settings = box.settings
-        yield settings if ledger is None else replace(settings, ledger=ledger)
+        yield settings if ledger is None else replace(settings, ledger=ledger_place(ledger))
 
 
 def _sandbox() -> inspect.Parameter:

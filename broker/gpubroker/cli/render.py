@@ -106,7 +106,7 @@ def _done(found: Found, state: ReleaseState | None) -> str:
         case Finding.FOREIGN:
             return "nothing: not ours"
         case Finding.UNRECORDED:
-            return "nothing: see `gpubroker release --all --account`"
+            return "nothing: see `gpubroker adopt`"
         case Finding.WATCH_OVER:
             return "closed: nothing came of it"
         case _:

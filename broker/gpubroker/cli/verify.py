@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from gpubroker.cli.ledger import opened
-from gpubroker.cli.screen import Page, show, show_json
+from gpubroker.cli.screen import Page, say, show, show_json
 from gpubroker.ledger.verify import violations
 from gpubroker.settings import Settings
 
 
 def verify(settings: Settings, *, as_json: bool) -> int:
-    """Replay every event; 1 if something does not hold."""
+    """Have the engine check what it stored, and replay every event; 1 if something does not hold."""
     with opened(settings) as ledger:
         leases = ledger.leases(open_only=False)
-        found = violations(leases, ledger.events())
+        found = [*ledger.damage(), *violations(leases, ledger.events())]
+        for concern in ledger.concerns():
+            say(concern)
     if as_json:
         show_json({"leases": len(leases), "violations": found})
     else:

@@ -7,12 +7,10 @@ edge is part of the same transaction.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any, Final
 
-from gpubroker.errors import LedgerError, StaleOwner
+from gpubroker.errors import LedgerError, LedgerUnusable, StaleOwner
 from gpubroker.ledger.rows import (
     Limit,
     Owner,
@@ -25,11 +23,13 @@ from gpubroker.ledger.rows import (
     values_of,
 )
 from gpubroker.ledger.schema import is_current, migrate
+from gpubroker.ledger.sql import Engine, Sql
 from gpubroker.ledger.store import Store
 from gpubroker.model.decisions import DecisionRecord
 from gpubroker.model.leases import LeaseRow, LeaseState, LedgerEvent
 from gpubroker.model.marks import ledger_id
 from gpubroker.model.money import Money
+from gpubroker.model.places import Place, PostgresUrl
 from gpubroker.policy.cooldown import Cooldown
 from gpubroker.policy.experience import Experience
 from gpubroker.policy.transitions import HELD, USED, allowed
@@ -51,18 +51,31 @@ class OverLimit(Exception):
 
 
 class Ledger:
-    """The record of one installation, in one file that many processes may share.
+    """The record of one installation, in one file or database that many processes may share.
 
     Args:
-        path: the file; ``None`` keeps it in memory.
+        place: the file or database; ``None`` keeps it in memory.
         entropy: random bytes, for the id of a new ledger.
+        busy: seconds that one operation may wait for another process.
+        resolving: seconds to find out what became of a COMMIT whose answer was lost.
+
+    Attributes:
+        id: names this ledger in its marks.
+        new: there was none at `place` before.
+
+    Raises:
+        LedgerBusy: other processes held it, or it was out of reach, for too long.
+        LedgerUnusable: it cannot be opened, or is no ledger.
     """
 
-    def __init__(self, path: Path | None, *, entropy: bytes, busy: float = 0.2) -> None:
-        self._store = Store(path, busy=busy)
+    def __init__(
+        self, place: Place | None, *, entropy: bytes, busy: float = 0.2, resolving: float = 30.0
+    ) -> None:
+        self.place = place
+        self._store = _engine(place, busy, resolving)
         try:
             self.id = self._prepare(entropy)
-        except LedgerError:
+        except BaseException:
             self.close()
             raise
 
@@ -70,24 +83,32 @@ class Ledger:
         """Bring the tables up to date, where they are not, and return the ledger's id."""
         with self._store.reading() as sql:
             current = is_current(sql)
+            self.new = sql.version() == 0
         if not current:
             with self._store.transaction() as sql:
                 migrate(sql)
                 sql.execute(
-                    "INSERT INTO facts VALUES ('ledger id', :id) ON CONFLICT DO NOTHING",
+                    "INSERT INTO facts (name, value) VALUES ('ledger id', :id) ON CONFLICT DO NOTHING",
                     {"id": ledger_id(entropy)},
                 )
         with self._store.reading() as sql:
             return str(_value(sql, "SELECT value FROM facts WHERE name = 'ledger id'"))
 
-    @property
-    def path(self) -> Path | None:
-        """The file, or ``None`` where it is in memory."""
-        return self._store.path
-
     def close(self) -> None:
-        """Close the file."""
+        """Close the file or connection."""
         self._store.close()
+
+    def abandon(self) -> None:
+        """Make an operation that hangs fail, and all later ones; from any thread."""
+        self._store.abandon()
+
+    def concerns(self) -> list[str]:
+        """What its owner should put right, though it can be used, one line each."""
+        return self._store.concerns()
+
+    def damage(self) -> list[str]:
+        """What the engine's own check of everything stored finds wrong, one line each."""
+        return self._store.damage()
 
     # ---- owners ---------------------------------------------------------------------------
 
@@ -95,7 +116,8 @@ class Ledger:
         """Register an owner, or renew it."""
         with self._store.transaction() as sql:
             sql.execute(
-                "INSERT INTO owners VALUES (:id, :host, :pid, :started, :expires_at, :closed_at)"
+                "INSERT INTO owners (id, host, pid, started, expires_at, closed_at)"
+                " VALUES (:id, :host, :pid, :started, :expires_at, :closed_at)"
                 " ON CONFLICT (id) DO UPDATE"
                 " SET expires_at = excluded.expires_at, closed_at = excluded.closed_at",
                 {name: getattr(owner, name) for name in Owner.__slots__},
@@ -204,8 +226,12 @@ class Ledger:
             _write_event(sql, result, at, "taken over", None, None, detail)
             return result
 
-    def adopt(self, lease: LeaseRow, at: float, detail: str) -> None:
-        """Write a lease for a machine that carries our mark but has no row here."""
+    def adopt(self, lease: LeaseRow, at: float, detail: str, *, former: str | None = None) -> None:
+        """Write a lease for a machine that carries our mark but has no row here.
+
+        Args:
+            former: the id of a lost ledger that its mark names; what else is its, is ours too.
+        """
         with self._store.transaction() as sql:
             values = lease_values(lease)
             names = ", ".join(values)
@@ -214,6 +240,13 @@ class Ledger:
                 values,
             )
             _write_event(sql, lease, at, "found", None, lease.state, detail)
+            if former is not None:
+                _put_fact(sql, f"former ledger {former}", repr(at))
+
+    def former_ids(self) -> set[str]:
+        """Ids of lost ledgers whose machines were adopted into this one."""
+        with self._store.reading() as sql:
+            return set(_facts(sql, "former ledger "))
 
     def settle(self, lease: LeaseRow, billed: Money, at: float) -> LeaseRow:
         """Put what the vendor billed for a released lease on record, in place of what was counted.
@@ -319,7 +352,7 @@ class Ledger:
         """Keep a decision record, or its newer version, and what was learnt under way."""
         with self._store.transaction() as sql:
             sql.execute(
-                "INSERT INTO requests VALUES (:id, :at, :record)"
+                "INSERT INTO requests (id, at, record) VALUES (:id, :at, :record)"
                 " ON CONFLICT (id) DO UPDATE SET record = excluded.record",
                 {"id": record.id, "at": record.asked_at, "record": record.to_json()},
             )
@@ -341,33 +374,55 @@ class Ledger:
         with self._store.reading() as sql:
             found = _value(
                 sql,
-                f"SELECT record FROM requests {where} ORDER BY at DESC, rowid DESC LIMIT 1",  # noqa: S608
+                f"SELECT record FROM requests {where} ORDER BY at DESC, id DESC LIMIT 1",  # noqa: S608
                 {"id": request_id},
             )
-        return None if found is None else DecisionRecord.from_json(str(found))
+        try:
+            return None if found is None else DecisionRecord.from_json(str(found))
+        except ValueError as error:
+            raise LedgerUnusable("the ledger is damaged: a record makes no sense") from error
 
     def put_swept(self, provider: str, at: float) -> None:
         """Note a complete sweep of a provider."""
         with self._store.transaction() as sql:
-            sql.execute(
-                "INSERT INTO facts VALUES (:name, :at)"
-                " ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-                {"name": f"swept {provider}", "at": repr(at)},
-            )
+            _put_fact(sql, f"swept {provider}", repr(at))
 
     def swept(self) -> dict[str, float]:
         """When each provider was last swept completely, in Unix seconds."""
         with self._store.reading() as sql:
-            rows = sql.execute("SELECT name, value FROM facts WHERE name LIKE 'swept %'")
-            return {row["name"].removeprefix("swept "): float(row["value"]) for row in rows}
+            return {name: float(value) for name, value in _facts(sql, "swept ").items()}
 
 
-def _value(sql: sqlite3.Connection, query: str, values: dict[str, Any] | None = None) -> Any:
+def _put_fact(sql: Sql, name: str, value: str) -> None:
+    sql.execute(
+        "INSERT INTO facts (name, value) VALUES (:name, :value)"
+        " ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        {"name": name, "value": value},
+    )
+
+
+def _facts(sql: Sql, kind: str) -> dict[str, str]:
+    """Every fact whose name begins with `kind`, by the rest of its name."""
+    rows = sql.execute(
+        "SELECT name, value FROM facts WHERE name LIKE :pattern", {"pattern": f"{kind}%"}
+    )
+    return {row["name"].removeprefix(kind): row["value"] for row in rows}
+
+
+def _engine(place: Place | None, busy: float, resolving: float) -> Engine:
+    if not isinstance(place, PostgresUrl):
+        return Store(place, busy=busy)
+    from gpubroker.ledger.store_postgres import PostgresStore
+
+    return PostgresStore(place, busy=busy, resolving=resolving)
+
+
+def _value(sql: Sql, query: str, values: dict[str, Any] | None = None) -> Any:
     row = sql.execute(query, values or {}).fetchone()
-    return None if row is None else row[0]
+    return None if row is None else next(iter(row.values()))
 
 
-def _replace(sql: sqlite3.Connection, table: str, values: dict[str, Any]) -> None:
+def _replace(sql: Sql, table: str, values: dict[str, Any]) -> None:
     """Write a row whose primary key are its first three columns."""
     names = list(values)
     news = ", ".join(f"{name} = excluded.{name}" for name in names[3:])
@@ -378,7 +433,7 @@ def _replace(sql: sqlite3.Connection, table: str, values: dict[str, Any]) -> Non
     )
 
 
-def _committed(sql: sqlite3.Connection, limit: Limit) -> Money:
+def _committed(sql: Sql, limit: Limit) -> Money:
     # What is not said bounds nothing: a limit must never count nothing by mistake.
     bounds = {
         "request_id": "request_id = :request_id",
@@ -390,20 +445,20 @@ def _committed(sql: sqlite3.Connection, limit: Limit) -> Money:
     )
     micros = _value(
         sql,
-        f"SELECT COALESCE(SUM(reserved + spent), 0) FROM leases WHERE {where or 1}",  # noqa: S608
+        f"SELECT COALESCE(SUM(reserved + spent), 0) FROM leases WHERE {where or 'TRUE'}",  # noqa: S608
         {"request_id": limit.request_id, "since": limit.since, "until": limit.until},
     )
-    return Money.from_micros(micros)
+    return Money.from_micros(int(micros))  # PostgreSQL adds up to a Decimal
 
 
-def _lease(sql: sqlite3.Connection, lease_id: str) -> LeaseRow:
+def _lease(sql: Sql, lease_id: str) -> LeaseRow:
     row = sql.execute("SELECT * FROM leases WHERE id = :id", {"id": lease_id}).fetchone()
     if row is None:
         raise LedgerError(f"there is no lease {lease_id}")
     return lease_from(row)
 
 
-def _current(sql: sqlite3.Connection, lease: LeaseRow) -> LeaseRow:
+def _current(sql: Sql, lease: LeaseRow) -> LeaseRow:
     """The lease as it is now, if it has not changed hands since `lease` was read."""
     now = _lease(sql, lease.id)
     if now.epoch != lease.epoch:
@@ -412,7 +467,7 @@ def _current(sql: sqlite3.Connection, lease: LeaseRow) -> LeaseRow:
 
 
 def _move(
-    sql: sqlite3.Connection,
+    sql: Sql,
     lease: LeaseRow,
     target: LeaseState,
     at: float,
@@ -431,7 +486,7 @@ def _move(
     return result
 
 
-def _update(sql: sqlite3.Connection, lease: LeaseRow, columns: dict[str, Any]) -> None:
+def _update(sql: Sql, lease: LeaseRow, columns: dict[str, Any]) -> None:
     if not columns:
         return
     values = {name: _stored(value) for name, value in columns.items()}
@@ -451,7 +506,7 @@ def _stored(value: Any) -> Any:
 
 
 def _write_event(
-    sql: sqlite3.Connection,
+    sql: Sql,
     lease: LeaseRow,
     at: float,
     kind: str,

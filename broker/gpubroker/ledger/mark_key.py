@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Final
 
 from gpubroker.errors import InvalidValue, LedgerUnusable
+from gpubroker.model.places import Place, PostgresUrl
 
 #: Bytes of a key, and characters of a shared one, below which marks could be forged.
 _SHORTEST: Final = 32
 
 
 def load_mark_key(
-    ledger: Path | None, environ: Mapping[str, str], entropy: bytes, *, needed: bool = False
+    ledger: Place | None, environ: Mapping[str, str], entropy: bytes, *, needed: bool = False
 ) -> bytes:
     """The key of this ledger; made from `entropy` (32 random bytes) where there is none yet.
 
@@ -23,7 +24,8 @@ def load_mark_key(
         needed: leases are open whose marks only the key that is there can verify.
 
     Raises:
-        InvalidValue: ``GPUBROKER_MARK_KEY`` is set and shorter than 32 characters.
+        InvalidValue: ``GPUBROKER_MARK_KEY`` is shorter than 32 characters; or not set, though the
+            ledger is shared by hosts, which must all have the same.
         LedgerUnusable: the file cannot be made or read, others may read it, or it is needed and
             missing.
     """
@@ -35,7 +37,13 @@ def load_mark_key(
         return shared.encode()
     if ledger is None:
         return entropy
-    path = ledger.with_name(ledger.name + ".key")
+    if isinstance(ledger, PostgresUrl):
+        problem = (
+            "is not set; every host of a ledger in PostgreSQL needs the same key."
+            " Make one once with: openssl rand -hex 32"
+        )
+        raise InvalidValue("GPUBROKER_MARK_KEY", "", problem)
+    path = key_file(ledger)
     if needed and not path.exists():
         raise LedgerUnusable(f"{path} is missing while leases are open; put it back")
     try:
@@ -51,6 +59,11 @@ def load_mark_key(
         # Never replaced: machines that are out there carry marks made with the right one.
         raise LedgerUnusable(f"{path} holds no mark key; put back the one that belongs there")
     return key
+
+
+def key_file(ledger: Path) -> Path:
+    """Where the key of a ledger file is."""
+    return ledger.with_name(ledger.name + ".key")
 
 
 def _make(path: Path, entropy: bytes) -> None:

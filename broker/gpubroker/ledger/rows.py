@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import sqlite3
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from functools import wraps
+from types import NoneType
+from typing import Any, Final, TypeVar
 
-from gpubroker.errors import ErrorKind, Scope
+from gpubroker.errors import ErrorKind, LedgerUnusable, Scope
+from gpubroker.ledger.sql import Row
 from gpubroker.model.leases import LeaseRow, LeaseState, LedgerEvent
 from gpubroker.model.money import Money
 from gpubroker.policy.cooldown import Cooldown
 from gpubroker.policy.experience import Experience
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,9 +50,46 @@ class Limit:
     until: float | None = None
 
 
-def lease_from(row: sqlite3.Row) -> LeaseRow:
+#: By its annotation, what a field is stored as. Fields of other types are not looked at here.
+_STORED: Final[dict[str, tuple[type, ...]]] = {
+    "str": (str,),
+    "int": (int,),
+    "float": (int, float),
+    "Money": (int,),
+    "str | None": (str, NoneType),
+    "float | None": (int, float, NoneType),
+    "int | None": (int, NoneType),
+}
+
+
+def _fields(kind: type[Any], row: Row) -> dict[str, Any]:
+    """The columns that `kind` has fields for: a newer gpubroker may have added others."""
+    values = {name: row[name] for name in kind.__slots__}
+    for name, annotation in kind.__annotations__.items():
+        if annotation in _STORED and not isinstance(values[name], _STORED[annotation]):
+            raise TypeError(f"{name} is {values[name]!r}")
+    return values
+
+
+def _checked(read: Callable[[Row], T]) -> Callable[[Row], T]:
+    """What is wrong with a row is damage of the ledger's, not a mistake of whoever reads it."""
+
+    @wraps(read)
+    def checked(row: Row) -> T:
+        try:
+            return read(row)
+        except (KeyError, TypeError, ValueError) as error:
+            raise LedgerUnusable(
+                f"the ledger is damaged: a row makes no sense ({error}); see `gpubroker verify`"
+            ) from error
+
+    return checked
+
+
+@_checked
+def lease_from(row: Row) -> LeaseRow:
     """The lease that a row of ``leases`` describes."""
-    values: dict[str, Any] = {key: row[key] for key in row.keys()}  # noqa: SIM118
+    values = _fields(LeaseRow, row)
     values["state"] = LeaseState(values["state"])
     for name in ("hourly", "reserved", "spent"):
         values[name] = Money.from_micros(values[name])
@@ -66,17 +108,19 @@ def lease_values(lease: LeaseRow) -> dict[str, Any]:
     return values
 
 
-def event_from(row: sqlite3.Row) -> LedgerEvent:
+@_checked
+def event_from(row: Row) -> LedgerEvent:
     """The event that a row of ``events`` describes."""
-    values: dict[str, Any] = {key: row[key] for key in row.keys()}  # noqa: SIM118
+    values = _fields(LedgerEvent, row)
     for name in ("source", "target"):
         values[name] = None if values[name] is None else LeaseState(values[name])
     return LedgerEvent(**values)
 
 
-def owner_from(row: sqlite3.Row) -> Owner:
+@_checked
+def owner_from(row: Row) -> Owner:
     """The owner that a row of ``owners`` describes."""
-    return Owner(**{key: row[key] for key in row.keys()})  # noqa: SIM118
+    return Owner(**_fields(Owner, row))
 
 
 def values_of(value: Cooldown | Experience) -> dict[str, Any]:
@@ -88,14 +132,16 @@ def values_of(value: Cooldown | Experience) -> dict[str, Any]:
     }
 
 
-def cooldown_from(row: sqlite3.Row) -> Cooldown:
+@_checked
+def cooldown_from(row: Row) -> Cooldown:
     """The cooldown that a row of ``cooldowns`` describes."""
-    values: dict[str, Any] = {key: row[key] for key in row.keys()}  # noqa: SIM118
+    values = _fields(Cooldown, row)
     values["scope"] = Scope(values["scope"])
     values["kind"] = ErrorKind(values["kind"])
     return Cooldown(**values)
 
 
-def experience_from(row: sqlite3.Row) -> Experience:
+@_checked
+def experience_from(row: Row) -> Experience:
     """What a row of ``experience`` says of a host."""
-    return Experience(**{key: row[key] for key in row.keys()})  # noqa: SIM118
+    return Experience(**_fields(Experience, row))

@@ -1,17 +1,21 @@
-"""Tables, as a list of migrations: plain functions, applied once each, in order, atomically."""
+"""Tables, as a list of migrations: plain functions, applied once each, in order, atomically.
+
+Types are those that both engines know: SQLite takes ``BIGINT`` for its INTEGER and ``DOUBLE
+PRECISION`` for its REAL.
+"""
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
 from typing import Final
 
 from gpubroker.errors import LedgerUnusable
+from gpubroker.ledger.sql import Sql
 
 
-def _m001_first(connection: sqlite3.Connection) -> None:
+def _m001_first(connection: Sql) -> None:
     for statement in _FIRST:
-        connection.execute(statement)
+        connection.execute(statement.replace("{counting}", connection.counting))
 
 
 _FIRST: Final = (
@@ -19,86 +23,86 @@ _FIRST: Final = (
     "CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
     # Brokers that hold leases. One whose row has expired, or whose process is gone, holds nothing.
     """CREATE TABLE owners (
-        id TEXT PRIMARY KEY, host TEXT NOT NULL, pid INTEGER NOT NULL, started TEXT NOT NULL,
-        expires_at REAL NOT NULL, closed_at REAL)""",
+        id TEXT PRIMARY KEY, host TEXT NOT NULL, pid BIGINT NOT NULL, started TEXT NOT NULL,
+        expires_at DOUBLE PRECISION NOT NULL, closed_at DOUBLE PRECISION)""",
     # One row per request for a machine: what was seen, chosen and tried.
     """CREATE TABLE requests (
-        id TEXT PRIMARY KEY, at REAL NOT NULL, record TEXT NOT NULL)""",
+        id TEXT PRIMARY KEY, at DOUBLE PRECISION NOT NULL, record TEXT NOT NULL)""",
     """CREATE TABLE leases (
         id TEXT PRIMARY KEY, request_id TEXT NOT NULL, provider TEXT NOT NULL,
-        state TEXT NOT NULL, epoch INTEGER NOT NULL, owner TEXT NOT NULL,
+        state TEXT NOT NULL, epoch BIGINT NOT NULL, owner TEXT NOT NULL,
         mark TEXT NOT NULL UNIQUE, title TEXT NOT NULL, offer_id TEXT NOT NULL, machine_id TEXT,
-        hourly INTEGER NOT NULL, quantum REAL NOT NULL,
-        reserved INTEGER NOT NULL, spent INTEGER NOT NULL,
-        created_at REAL NOT NULL, deadline REAL NOT NULL, accepted_at REAL, ready_at REAL,
-        release_requested_at REAL, release_reason TEXT NOT NULL DEFAULT '',
-        acknowledged_at REAL, suspected_at REAL, ended_at REAL,
+        hourly BIGINT NOT NULL, quantum DOUBLE PRECISION NOT NULL,
+        reserved BIGINT NOT NULL, spent BIGINT NOT NULL,
+        created_at DOUBLE PRECISION NOT NULL, deadline DOUBLE PRECISION NOT NULL, accepted_at DOUBLE PRECISION, ready_at DOUBLE PRECISION,
+        release_requested_at DOUBLE PRECISION, release_reason TEXT NOT NULL DEFAULT '',
+        acknowledged_at DOUBLE PRECISION, suspected_at DOUBLE PRECISION, ended_at DOUBLE PRECISION,
         problem TEXT NOT NULL DEFAULT '', tags TEXT NOT NULL DEFAULT '',
         CHECK (reserved >= 0 AND spent >= 0))""",
     "CREATE INDEX leases_open ON leases (provider) WHERE state NOT IN ('released', 'refused')",
     "CREATE INDEX leases_by_time ON leases (created_at)",
     "CREATE INDEX leases_by_request ON leases (request_id)",
     """CREATE TABLE events (
-        number INTEGER PRIMARY KEY AUTOINCREMENT, lease_id TEXT NOT NULL, at REAL NOT NULL,
-        epoch INTEGER NOT NULL, kind TEXT NOT NULL, source TEXT, target TEXT,
+        number {counting}, lease_id TEXT NOT NULL, at DOUBLE PRECISION NOT NULL,
+        epoch BIGINT NOT NULL, kind TEXT NOT NULL, source TEXT, target TEXT,
         detail TEXT NOT NULL DEFAULT '')""",
     "CREATE INDEX events_by_lease ON events (lease_id)",
     """CREATE TABLE jobs (
         id TEXT PRIMARY KEY, lease_id TEXT NOT NULL, title TEXT NOT NULL, state TEXT NOT NULL,
-        exit_code INTEGER, started_at REAL NOT NULL, ended_at REAL, tags TEXT NOT NULL DEFAULT '')""",
+        exit_code BIGINT, started_at DOUBLE PRECISION NOT NULL, ended_at DOUBLE PRECISION, tags TEXT NOT NULL DEFAULT '')""",
     "CREATE INDEX jobs_by_lease ON jobs (lease_id)",
 )
 
 
-def _m002_memory(connection: sqlite3.Connection) -> None:
+def _m002_memory(connection: Sql) -> None:
     """What is left alone for a while, and what was seen of hosts."""
     connection.execute(
         """CREATE TABLE cooldowns (
         provider TEXT NOT NULL, scope TEXT NOT NULL, key TEXT NOT NULL, kind TEXT NOT NULL,
-        reason TEXT NOT NULL, failures INTEGER NOT NULL, since REAL NOT NULL, until REAL NOT NULL,
+        reason TEXT NOT NULL, failures BIGINT NOT NULL, since DOUBLE PRECISION NOT NULL, until DOUBLE PRECISION NOT NULL,
         PRIMARY KEY (provider, scope, key))"""
     )
     connection.execute(
         """CREATE TABLE experience (
-        provider TEXT NOT NULL, host TEXT NOT NULL, image TEXT NOT NULL, tries REAL NOT NULL,
-        successes REAL NOT NULL, boot_seconds REAL NOT NULL, setups REAL NOT NULL,
-        setup_seconds REAL NOT NULL, at REAL NOT NULL, PRIMARY KEY (provider, host, image))"""
+        provider TEXT NOT NULL, host TEXT NOT NULL, image TEXT NOT NULL, tries DOUBLE PRECISION NOT NULL,
+        successes DOUBLE PRECISION NOT NULL, boot_seconds DOUBLE PRECISION NOT NULL, setups DOUBLE PRECISION NOT NULL,
+        setup_seconds DOUBLE PRECISION NOT NULL, at DOUBLE PRECISION NOT NULL, PRIMARY KEY (provider, host, image))"""
     )
 
 
-def _m003_settlement(connection: sqlite3.Connection) -> None:
+def _m003_settlement(connection: Sql) -> None:
     """When what the vendor billed was put on record."""
-    connection.execute("ALTER TABLE leases ADD COLUMN settled_at REAL")
+    connection.execute("ALTER TABLE leases ADD COLUMN settled_at DOUBLE PRECISION")
     connection.execute(
         "CREATE INDEX leases_unsettled ON leases (provider, ended_at)"
         " WHERE state = 'released' AND settled_at IS NULL"
     )
 
 
-MIGRATIONS: Final[tuple[Callable[[sqlite3.Connection], None], ...]] = (
+MIGRATIONS: Final[tuple[Callable[[Sql], None], ...]] = (
     _m001_first,
     _m002_memory,
     _m003_settlement,
 )
 
 
-def is_current(connection: sqlite3.Connection) -> bool:
+def is_current(sql: Sql) -> bool:
     """Whether the tables are those of this version, so that nothing has to be written."""
-    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
-    return version == len(MIGRATIONS)
+    return sql.version() == len(MIGRATIONS)
 
 
-def migrate(connection: sqlite3.Connection) -> None:
+def migrate(sql: Sql) -> None:
     """Bring the tables up to this version. Called inside a transaction.
 
     Raises:
         LedgerUnusable: a newer gpubroker wrote this ledger.
     """
-    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    version = sql.version()
     if version > len(MIGRATIONS):
         raise LedgerUnusable(
-            f"the ledger is of version {version}, newer than this gpubroker's {len(MIGRATIONS)}"
+            f"the ledger is of version {version}, newer than this gpubroker's {len(MIGRATIONS)}:"
+            " update gpubroker here"
         )
     for number, migration in enumerate(MIGRATIONS[version:], start=version + 1):
-        migration(connection)
-        connection.execute(f"PRAGMA user_version = {number}")
+        sql.set_version(number)  # first: where there is nothing yet, it makes room for the tables
+        migration(sql)

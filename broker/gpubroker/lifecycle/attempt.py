@@ -110,7 +110,7 @@ async def intend(
     if provider.facts.ssh:
         hold.link = await Link.make(secrets=conditions.secrets)
     try:
-        await supervisor.beat()
+        await supervisor.beat(insist=False)
         supervisor.check_open()
         await parts.ledger(lambda ledger: ledger.reserve(row, conditions.limits))
     except BaseException:

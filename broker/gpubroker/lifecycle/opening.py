@@ -8,12 +8,9 @@ from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-import anyio
-
-from gpubroker.errors import InvalidValue, LedgerBusy, ProviderError
-from gpubroker.ledger.access import LedgerAccess
-from gpubroker.ledger.ledger import Ledger
-from gpubroker.ledger.mark_key import load_mark_key
+from gpubroker.errors import InvalidValue, ProviderError
+from gpubroker.ledger.access import open_ledger
+from gpubroker.ledger.mark_key import key_file, load_mark_key
 from gpubroker.lifecycle.owner import Identity
 from gpubroker.lifecycle.parts import Parts
 from gpubroker.lifecycle.readings import Readings
@@ -44,35 +41,35 @@ async def open_parts(
 
     Raises:
         LedgerError: the durable record cannot be used.
+        InvalidValue: the ledger needs a shared mark key, and there is none.
     """
     # Made here and not with the broker: forked workers must not draw the same ids.
     source = random.Random(seed)  # noqa: S311 - ids and jitter; keys come from the system
     entropy = os.urandom if seed is None else source.randbytes
-    path = None if str(settings.ledger) == ":memory:" else settings.ledger
-    ledger = await _open_ledger(path, entropy(5), source)
-    stack.callback(ledger.close)
+    place = None if str(settings.ledger) == ":memory:" else settings.ledger
+    ledger = await stack.enter_async_context(
+        open_ledger(place, entropy=entropy(5), patience=_PATIENCE, source=source)
+    )
+    concerns = await ledger(lambda ledger: ledger.concerns())
+    new = await ledger(lambda ledger: ledger.new)
+    if new and isinstance(place, Path) and key_file(place).exists():
+        concerns.append(
+            f"the ledger {place} is new, but its mark key is not; if the former one was lost,"
+            " `gpubroker adopt` finds its machines"
+        )
+    in_use = bool(await ledger(lambda ledger: ledger.leases(limit=1)))
     parts = Parts(
-        ledger=LedgerAccess(ledger, patience=_PATIENCE, source=source),
-        ledger_id=ledger.id,
-        mark_key=load_mark_key(path, os.environ, entropy(32), needed=bool(ledger.leases(limit=1))),
+        ledger=ledger,
+        ledger_id=await ledger(lambda ledger: ledger.id),
+        former_ids=await ledger(lambda ledger: ledger.former_ids()),
+        mark_key=load_mark_key(place, os.environ, entropy(32), needed=in_use),
+        concerns=concerns,
         identity=Identity.own(f"broker-{source.getrandbits(48):012x}"),
         now=now,
         source=source,
     )
     await _open_providers(stack, parts, settings, plugins, deadlines)
     return parts
-
-
-async def _open_ledger(path: Path | None, entropy: bytes, source: random.Random) -> Ledger:
-    """Several processes may be making the same ledger at the same moment."""
-    give_up = anyio.current_time() + _PATIENCE
-    while True:
-        try:
-            return Ledger(path, entropy=entropy)
-        except LedgerBusy:
-            if anyio.current_time() >= give_up:
-                raise
-        await anyio.sleep(source.uniform(0.005, 0.05))
 
 
 async def _open_providers(

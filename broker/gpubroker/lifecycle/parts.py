@@ -26,6 +26,7 @@ class Parts:
     """The parts of one open broker.
 
     Attributes:
+        former_ids: ids of ledgers that were lost, whose machines were adopted into this one.
         identity: which process this is, for the owner row.
         now: reads the wall clock, Unix seconds. Waiting goes by the event loop's own clock.
         source: all randomness: ids, marks, jitter.
@@ -33,6 +34,7 @@ class Parts:
             offer, with the hold once there is one.
         asking: the quotes that are under way.
         recall: what is remembered of failures and hosts.
+        concerns: what is wrong with the ledger, though it can be used.
         broken: plugins that could not be opened, and why.
         blocking: what the watchdog has to say of a provider, by name.
         listeners: called with each event, in order; one that raises is left out from then on.
@@ -41,6 +43,7 @@ class Parts:
     ledger: LedgerAccess
     ledger_id: str
     mark_key: bytes
+    former_ids: set[str] = field(default_factory=set[str])
     identity: Identity
     now: Callable[[], float]
     source: random.Random
@@ -51,6 +54,7 @@ class Parts:
     )
     asking: list[Asking] = field(default_factory=list["Asking"])
     recall: Recall = field(default_factory=Recall)
+    concerns: list[str] = field(default_factory=list[str])
     broken: list[BrokenPlugin] = field(default_factory=list[BrokenPlugin])
     blocking: dict[str, str] = field(default_factory=dict[str, str])
     listeners: list[Callable[[Event], None]] = field(default_factory=list[Callable[[Event], None]])
@@ -88,5 +92,6 @@ class Parts:
         return Mark.make(self.mark_key, self.ledger_id, self.source.randbytes(10))
 
     def ours(self, mark: Mark) -> bool:
-        """Whether a mark was made with this ledger's key, for this ledger."""
-        return mark.ledger_id == self.ledger_id and mark.verifies(self.mark_key)
+        """Whether a mark was made with this ledger's key, for this ledger or one that it follows."""
+        known = mark.ledger_id == self.ledger_id or mark.ledger_id in self.former_ids
+        return known and mark.verifies(self.mark_key)

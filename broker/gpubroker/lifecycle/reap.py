@@ -12,7 +12,6 @@ import anyio
 
 from gpubroker.errors import (
     ErrorKind,
-    InvalidValue,
     LedgerError,
     ProviderError,
     Scope,
@@ -33,7 +32,6 @@ from gpubroker.model.events import EventKind
 from gpubroker.model.leases import LeaseRow, LeaseState
 from gpubroker.model.machines import Machine, MachineState
 from gpubroker.model.marks import Mark
-from gpubroker.model.money import Money
 from gpubroker.policy.backoff import delay
 from gpubroker.policy.retry import Retry
 from gpubroker.policy.sweeping import Finding, Scene, Verdict, brake, sweep
@@ -209,7 +207,7 @@ class Reaper:
                 return None
             case Finding.UNRECORDED:
                 assert machine is not None
-                text = f"{machine.id} carries our mark but is not in this ledger; `gpubroker release --all --account` ends it"
+                text = f"{machine.id} carries our mark but is not in this ledger; `gpubroker adopt` ends it"
                 self._parts.emit(EventKind.ALARM, text, provider=machine.provider)
                 return None
             case Finding.DUPLICATE:
@@ -323,41 +321,6 @@ class Reaper:
         while self._releasing:
             self._released = anyio.Event()
             await self._released.wait()
-
-    async def adopt(self, provider: str, machine_id: str) -> LeaseRow:
-        """Write a row for a machine that carries our mark but has none, and release it.
-
-        Raises:
-            InvalidValue: there is no such machine with our mark.
-        """
-        parts = self._parts
-        readings = parts.readings.get(provider)
-        reading = None if readings is None else await readings.next()
-        machine = None if reading is None else reading.machines.get(machine_id)
-        mark = None if machine is None else Mark.find(machine.mark)
-        if machine is None or mark is None or not parts.ours(mark):
-            raise InvalidValue("machine", machine_id, f"{provider} lists none with our mark")
-        now = parts.now()
-        row = LeaseRow(
-            id=parts.new_id("lease"),
-            request_id="",
-            provider=provider,
-            state=LeaseState.ORPHANED,
-            epoch=1,
-            owner=parts.identity.id,
-            mark=str(mark),
-            title="unknown machine",
-            offer_id="",
-            machine_id=machine.id,
-            hourly=machine.hourly or Money(0),
-            quantum=parts.providers[provider].facts.billing_quantum,
-            reserved=Money(0),
-            spent=Money(0),
-            created_at=machine.created_at or now,
-            deadline=now,
-        )
-        await parts.ledger.insist(lambda ledger: ledger.adopt(row, now, machine.id))
-        return await self.release(row, Finding.UNRECORDED, machine)
 
 
 async def _answers(hold: Hold) -> bool:

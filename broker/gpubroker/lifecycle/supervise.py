@@ -296,14 +296,21 @@ class Supervisor:
         row = await self._parts.ledger.insist(lambda ledger: ledger.lease(lease_id))
         return row is not None and row.epoch == epoch
 
-    async def beat(self) -> None:
+    async def beat(self, *, insist: bool = True) -> None:
         """Say on record that this broker lives, if that was not said just now.
 
         A lease whose owner is not on record would be taken for an orphan, so this comes first.
+
+        Args:
+            insist: however long it takes. What is not rented yet is worth no such patience.
+
+        Raises:
+            LedgerError: without `insist`: the ledger cannot be written.
         """
         if abs(self._parts.now() - self._beat) < HEARTBEAT:
             return
         now = self._parts.now()
         owner = self._parts.identity.row(now)
-        await self._parts.ledger.insist(lambda ledger: ledger.put_owner(owner))
+        write = self._parts.ledger.insist if insist else self._parts.ledger.__call__
+        await write(lambda ledger: ledger.put_owner(owner))
         self._beat = now

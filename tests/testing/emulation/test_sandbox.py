@@ -3,6 +3,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -26,6 +27,7 @@ class TestSandbox:
                 taking_part = {status.name for status in broker.providers() if status.on}
             assert taking_part == set(box.emulators)
             assert box.settings.budget.set
+            assert isinstance(box.settings.ledger, Path)
             folder = box.settings.ledger.parent
             assert folder.is_dir()
 
