@@ -77,15 +77,15 @@ async def test_a_caller_that_is_being_cancelled_still_gets_its_write_done(
     ledger: Ledger, new_lease: NewLease
 ) -> None:
     """And hears of it: with nobody in the way, nothing is given up half-way."""
-    row = new_lease()
+    row, heard = new_lease(), list[str]()
 
     async with access_to(ledger) as access:
         with anyio.CancelScope() as scope:
             scope.cancel()
             await access(lambda it: it.reserve(row, []))
-            heard = True
+            heard.append("done")
 
-        assert heard
+        assert heard == ["done"]
         assert await access(lambda it: it.leases()) == [row]
 
 
@@ -201,8 +201,12 @@ async def test_what_has_not_begun_when_patience_ends_never_will(
 ) -> None:
     """So that a caller who is told "busy" knows that nothing has happened."""
     go_on = threading.Event()
+
+    def wait(_: Ledger) -> bool:
+        return go_on.wait(30)
+
     async with in_thread(place) as access, anyio.create_task_group() as tasks:
-        tasks.start_soon(access.insist, lambda _: go_on.wait(30))
+        tasks.start_soon(access.insist, wait)
         await anyio.sleep(0.01)
         with pytest.raises(LedgerBusy, match="nothing has happened"):
             await access(lambda it: it.reserve(new_lease(), []))

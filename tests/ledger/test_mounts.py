@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 
 import pytest
 
@@ -54,7 +54,11 @@ def test_a_ledger_on_a_network_is_refused_unless_its_user_insists(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With what to do instead."""
-    monkeypatch.setattr(store, "network_mount", lambda *_: "nfs4")
+
+    def on_nfs(path: PurePath, mounts: str) -> str:
+        return "nfs4"
+
+    monkeypatch.setattr(store, "network_mount", on_nfs)
 
     with pytest.raises(LedgerUnusable, match=r"network file system \(nfs4\).*postgresql://"):
         Ledger(path, entropy=ENTROPY)
