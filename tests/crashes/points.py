@@ -16,8 +16,9 @@ from typing import Any, Final
 
 import httpx
 
-from gpubroker.ledger import store
 from gpubroker.ledger.ledger import Ledger
+from gpubroker.ledger.store import Store
+from gpubroker.ledger.store_postgres import PostgresStore
 from gpubroker.transport.ssh.lease_key import LeaseKey
 from gpubroker.transport.ssh.master import Master
 from gpubroker.transport.work.patient import Conversation, PatientChannel
@@ -32,8 +33,6 @@ _HTTP: Final = {
     "receive_response_headers.complete": "before its answer is read",
     "receive_response_body.complete": "after its answer is read",
 }
-#: Classes whose method ``transaction`` gives a connection and commits in the end.
-_STORES: Final = ("Store", "PostgresStore")
 
 
 def install(reach: Reach) -> None:
@@ -103,9 +102,8 @@ def _ledger(reach: Reach) -> None:
 
         return told
 
-    for name in _STORES:
-        if hasattr(store, name):
-            _wrap(getattr(store, name), "transaction", transaction)
+    for engine in (Store, PostgresStore):
+        _wrap(engine, "transaction", transaction)
 
 
 def shape(path: str) -> str:

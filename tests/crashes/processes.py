@@ -173,6 +173,9 @@ def _inside(
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     tempfile.tempdir = str(place.folder)
     hurry()
+    if not isinstance(place.ledger, Path):
+        # All hosts of a database must have the same; a file has its own beside it.
+        os.environ["GPUBROKER_MARK_KEY"] = place.folder.name.ljust(32, "-")
     if patience is not None:
         setattr(owner, "OWNER_TTL", patience)  # noqa: B010 - it is a constant everywhere else
     counting = Counting(blow)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
+import re
 import signal
 import time
 import traceback
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
@@ -18,8 +19,11 @@ from typing import Any, Final
 
 from tests.crashes.plan import BACKENDS, Trial
 from tests.crashes.scenarios import SCENARIOS
-from tests.crashes.trial import Stage, Verdict
+from tests.crashes.trial import LedgerIn, Stage, Verdict
 from tests.crashes.vendors import Vendors
+
+from gpubroker.model.places import Place as LedgerPlace
+from gpubroker.model.places import ledger_place
 
 #: Trials after which a worker takes new vendors: what they remember grows.
 _FRESH: Final = 100
@@ -29,7 +33,7 @@ Question = tuple[str, str] | Trial
 """The points of a scenario on an event loop, or a trial."""
 
 
-def _work(connection: Connection, ledger: Callable[[Path], str]) -> None:
+def _work(connection: Connection, ledger: LedgerIn) -> None:
     """Answer questions until there are no more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     vendors: Vendors | None = None
@@ -63,7 +67,7 @@ def _answered(stage: Stage, question: Question) -> Any:
 class Workers:
     """Processes that do trials. Made in a process without threads."""
 
-    def __init__(self, number: int, ledger: Callable[[Path], str]) -> None:
+    def __init__(self, number: int, ledger: LedgerIn) -> None:
         fork = multiprocessing.get_context("fork")
         self._processes: list[ForkProcess] = []
         self._connections: list[Connection] = []
@@ -207,11 +211,32 @@ def _line(name: str, cells: Mapping[str, object], healing: str) -> str:
     return f"{name:<16}{middle}{healing:>15}"
 
 
-def sqlite_ledger(folder: Path) -> str:
+@contextmanager
+def sqlite_ledger(folder: Path) -> Generator[LedgerPlace]:
     """A ledger file in the trial's own folder."""
-    return str(folder / "ledger.db")
+    yield folder / "ledger.db"
 
 
-def working(number: int, ledger: Callable[[Path], str] = sqlite_ledger) -> closing[Workers]:
+@contextmanager
+def postgres_ledgers() -> Generator[LedgerIn]:
+    """Databases of a server that runs as long as the block lasts."""
+    from tests.postgres import running
+
+    with running() as server:
+
+        @contextmanager
+        def database(folder: Path) -> Generator[LedgerPlace]:
+            name = re.sub(r"\W", "_", folder.name).lower()
+            server.execute(f"CREATE DATABASE {name} STRATEGY = FILE_COPY")
+            url = server.url(name)
+            try:
+                yield ledger_place(url)
+            finally:
+                server.drop_database(url)
+
+        yield database
+
+
+def working(number: int, ledger: LedgerIn = sqlite_ledger) -> closing[Workers]:
     """Workers for as long as a block lasts."""
     return closing(Workers(number, ledger))

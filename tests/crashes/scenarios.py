@@ -34,6 +34,7 @@ from gpubroker import (
     Settings,
 )
 from gpubroker.lifecycle import release
+from gpubroker.model.places import Place as LedgerPlace
 from gpubroker_runpod import provider
 from gpubroker_runpod.emulator import RunPodEmulator
 from gpubroker_runpod.log_work import LogSource, LogWork
@@ -53,12 +54,12 @@ class Place:
     """Where one trial happens.
 
     Attributes:
-        folder: empty at its beginning. ledger: where its ledger is.
+        folder: empty at its beginning. ledger: a file, or a database.
         addresses: of the vendors. seed: of the victim.
     """
 
     folder: Path
-    ledger: str
+    ledger: LedgerPlace
     addresses: Mapping[str, Address]
     seed: int
 
@@ -89,7 +90,7 @@ class Place:
             options[name]["enabled"] = "true" if name in vendors else "false"
         options["runpod"]["way"] = "log"
         settings = Settings(
-            ledger=Path(self.ledger),
+            ledger=self.ledger,
             budget=Budget(job=BUDGET),
             providers=options,
             keys={name: self.addresses[name].key for name in names},

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -16,6 +16,8 @@ from tests.crashes.plan import Blow, Trial
 from tests.crashes.processes import Child, start
 from tests.crashes.scenarios import BOUND, SCENARIOS, Place, Scenario, reap
 from tests.crashes.vendors import Books, Vendors
+
+from gpubroker.model.places import Place as LedgerPlace
 
 #: Seconds after which a victim that has not ended hangs.
 _PATIENCE = 45.0
@@ -45,14 +47,17 @@ class Verdict:
         return cls(trial=trial, reached=False, problems=(problem,), seconds=0.0, healing=0.0)
 
 
+LedgerIn = Callable[[Path], AbstractContextManager[LedgerPlace]]
+
+
 class Stage:
     """Where the trials of one worker happen, one after the other.
 
     Args:
-        ledger: makes the address of a new ledger in a folder.
+        ledger: a place for a new ledger, as long as it is needed, of a trial in a folder.
     """
 
-    def __init__(self, vendors: Vendors, ledger: Callable[[Path], str]) -> None:
+    def __init__(self, vendors: Vendors, ledger: LedgerIn) -> None:
         self._vendors = vendors
         self._ledger = ledger
 
@@ -164,9 +169,14 @@ class Stage:
     def _place(self, scenario: Scenario, seed: int, *, keep: bool = False) -> Generator[Place]:
         """A folder and a ledger for one trial, and what was before it."""
         folder = Path(tempfile.mkdtemp(prefix="gbc-"))
-        try:
+        with ExitStack() as stack:
+            if keep:
+                print(f"kept: {folder}")
+            else:
+                stack.callback(shutil.rmtree, folder, ignore_errors=True)
             self._vendors.begin(scenario.prepare)
-            place = Place(folder, self._ledger(folder), self._vendors.addresses, seed)
+            ledger = stack.enter_context(self._ledger(folder))
+            place = Place(folder, ledger, self._vendors.addresses, seed)
             if scenario.first is not None:
                 play, point = scenario.first
                 earlier = replace(place, seed=seed + 500_000)
@@ -177,8 +187,3 @@ class Stage:
                         f"{scenario.name}: what comes before it never came to {point}"
                     )
             yield place
-        finally:
-            if keep:
-                print(f"kept: {folder}")
-            else:
-                shutil.rmtree(folder, ignore_errors=True)

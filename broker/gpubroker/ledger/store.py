@@ -132,7 +132,9 @@ class Store:
             try:
                 yield self._connection
             finally:
-                self._connection.execute("ROLLBACK")
+                # SQLite may have done it by itself; why then is what is to be told.
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
 
     def concerns(self) -> list[str]:
         """That others may read the file, if they may."""
