@@ -26,8 +26,9 @@ from tests.crashes.scenarios import A_4090, BOUND, Place, reap
 from tests.crashes.vendors import Vendors
 from tests.postgres import PostgresServer, running
 
-from gpubroker import AcquireError, GpubrokerError, Job
+from gpubroker import AcquireError, BrokerError, Job
 from gpubroker.model.leases import LeaseState
+from gpubroker.model.places import ledger_place
 from gpubroker_runpod.emulator import RunPodEmulator
 from gpubroker_vast.emulator import VastEmulator
 
@@ -59,7 +60,7 @@ def _flaky(part: float) -> Callable[[VastEmulator, RunPodEmulator], None]:
 async def _jobs(place: Place) -> None:
     """Run one job after the other; what fails for the vendors' sake, or the ledger's, is tried anew."""
     while True:
-        with suppress(GpubrokerError):
+        with suppress(BrokerError):
             async with place.broker(("runpod",), seed=None) as broker:
                 while True:
                     with suppress(AcquireError):
@@ -70,7 +71,7 @@ async def _jobs(place: Place) -> None:
 
 async def _sweeps(place: Place) -> None:
     while True:
-        with suppress(GpubrokerError):
+        with suppress(BrokerError):
             await reap(place)
         await anyio.sleep(0.2)
 
@@ -166,7 +167,8 @@ def main() -> int:
     vendors = Vendors()
     try:
         with running() as server, tempfile.TemporaryDirectory(prefix="gpubroker-soak-") as folder:
-            place = Place(Path(folder), server.new_database(), vendors.addresses, chosen.seed)
+            database = ledger_place(server.new_database())
+            place = Place(Path(folder), database, vendors.addresses, chosen.seed)
             vendors.begin(_flaky(FAULTS))
             soak = Soak(place, server, chosen.seed)
             soak.run(chosen.minutes * 60, say)
