@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -48,20 +49,17 @@ class Tally:
     surprises: list[str] = field(default_factory=list[str])
 
 
-def _flaky(part: float) -> Callable[[VastEmulator, RunPodEmulator], None]:
-    def prepare(vast: VastEmulator, runpod: RunPodEmulator) -> None:
-        for vendor in (vast, runpod):
-            world: Any = vendor.inside.world
-            world.behaviour = replace(world.behaviour, flakiness=part)
-
-    return prepare
+def _flaky(part: float, vast: VastEmulator, runpod: RunPodEmulator) -> None:
+    for vendor in (vast, runpod):
+        world: Any = vendor.inside.world
+        world.behaviour = replace(world.behaviour, flakiness=part)
 
 
-async def _jobs(place: Place) -> None:
+async def _jobs(vendors: tuple[str, ...], place: Place) -> None:
     """Run one job after the other; what fails for the vendors' sake, or the ledger's, is tried anew."""
     while True:
         with suppress(BrokerError):
-            async with place.broker(("runpod",), seed=None) as broker:
+            async with place.broker(vendors) as broker:
                 while True:
                     with suppress(AcquireError):
                         await broker.run(Job("echo ok", timeout=30), A_4090)
@@ -77,8 +75,8 @@ async def _sweeps(place: Place) -> None:
 
 
 _PLAYS: Final[dict[_Role, Callable[[Place], Awaitable[None]]]] = {
-    "broker 1": _jobs,
-    "broker 2": _jobs,
+    "broker 1": partial(_jobs, ("runpod",)),
+    "broker 2": partial(_jobs, ("vast", "runpod")),
     "reaper": _sweeps,
 }
 
@@ -169,10 +167,10 @@ def main() -> int:
         with running() as server, tempfile.TemporaryDirectory(prefix="gpubroker-soak-") as folder:
             database = ledger_place(server.new_database())
             place = Place(Path(folder), database, vendors.addresses, chosen.seed)
-            vendors.begin(_flaky(FAULTS))
+            vendors.begin(partial(_flaky, FAULTS))
             soak = Soak(place, server, chosen.seed)
             soak.run(chosen.minutes * 60, say)
-            vendors.change(_flaky(0.0))
+            vendors.change(partial(_flaky, 0.0))
             found, healing = _heal(place, vendors)
             ledger, books = read_ledger(place), vendors.books()
         states = Counter(str(lease.state) for lease in ledger.leases)
