@@ -121,6 +121,21 @@ class TestFile:
         assert stored == ("integer", "integer", "integer", 100_000, 700_000, 100_000)
 
 
+def test_a_reading_that_sqlite_ends_by_itself_says_why(path: Path) -> None:
+    """After an I/O error there may be no transaction left, and that is not what went wrong."""
+    store = Store(path)
+
+    def fail() -> None:
+        with store.reading() as sql:
+            sql.execute("ROLLBACK")
+            raise sqlite3.OperationalError("disk I/O error")
+
+    with pytest.raises(LedgerUnusable, match="disk I/O error"):
+        fail()
+
+    store.close()
+
+
 class TestBusy:
     def test_a_locked_ledger_is_busy_and_nothing_is_written(
         self, ledger: Ledger, path: Path, new_lease: NewLease
