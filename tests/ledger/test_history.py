@@ -12,11 +12,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from gpubroker.errors import LedgerError
 from gpubroker.ledger.ledger import Ledger, OverLimit
-from gpubroker.ledger.rows import Limit
 from gpubroker.ledger.verify import violations
 from gpubroker.model.leases import LeaseRow
 from gpubroker.model.leases import LeaseState as S
 from gpubroker.model.money import ZERO, Money
+from gpubroker.policy.budget import Limit
 
 LIMIT: Final = Limit("total", Money(10))
 shares = st.fractions(0, 1)

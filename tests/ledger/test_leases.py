@@ -10,11 +10,12 @@ import pytest
 
 from gpubroker.errors import LedgerBusy, LedgerError, LedgerUnusable, StaleOwner
 from gpubroker.ledger.ledger import Ledger, OverLimit
-from gpubroker.ledger.rows import Limit, Owner
+from gpubroker.ledger.rows import Owner
 from gpubroker.model.decisions import DecisionRecord
 from gpubroker.model.leases import LeaseRow
 from gpubroker.model.leases import LeaseState as S
 from gpubroker.model.money import Money
+from gpubroker.policy.budget import Limit
 from gpubroker.policy.transitions import HELD, TRANSITIONS
 
 from .conftest import NewLease, both_engines

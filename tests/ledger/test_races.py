@@ -17,10 +17,10 @@ import pytest
 
 from gpubroker.errors import LedgerBusy
 from gpubroker.ledger.ledger import Ledger, OverLimit
-from gpubroker.ledger.rows import Limit
 from gpubroker.ledger.verify import violations
 from gpubroker.model.leases import LeaseRow, LeaseState
 from gpubroker.model.money import Money
+from gpubroker.policy.budget import Limit
 
 from .conftest import ENTROPY, NewLease
 

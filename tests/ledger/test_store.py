@@ -402,7 +402,7 @@ import dataclasses, sys
 from pathlib import Path
 from gpubroker.errors import LedgerBusy
 from gpubroker.ledger.ledger import Ledger, OverLimit
-from gpubroker.ledger.rows import Limit
+from gpubroker.policy.budget import Limit
 from gpubroker.model.leases import LeaseRow, LeaseState
 from gpubroker.model.money import Money
 

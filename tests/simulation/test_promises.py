@@ -12,14 +12,13 @@ from typing import Any
 import pytest
 
 from gpubroker.errors import CreateUnknown, ProviderError
-from gpubroker.ledger import ledger as ledger_module
+from gpubroker.ledger import edges, spending
 from gpubroker.ledger.ledger import Ledger
 from gpubroker.lifecycle import reap, release
 from gpubroker.lifecycle.owner import Identity
 from gpubroker.lifecycle.readings import Reading, Readings
 from gpubroker.lifecycle.supervise import Supervisor
 from gpubroker.model.leases import LeaseRow
-from gpubroker.model.money import Money
 from gpubroker.model.results import JobState, Outcome
 from gpubroker.plugins import Provider
 from gpubroker.policy import sweeping
@@ -95,17 +94,17 @@ def ignore_the_epoch(patch: Patch) -> None:
     """Let whoever lost a lease go on writing."""
 
     def current(sql: Any, lease: LeaseRow) -> LeaseRow:
-        now = ledger_module._lease(sql, lease.id)
+        now = edges.read(sql, lease.id)
         return replace(now, epoch=lease.epoch)
 
     def update(sql: Any, lease: LeaseRow, columns: dict[str, Any]) -> None:
         names = ", ".join(f"{name} = :{name}" for name in {**columns, "epoch": 0})
-        values = {name: ledger_module._stored(value) for name, value in columns.items()}
+        values = {name: edges.stored(value) for name, value in columns.items()}
         values = {"epoch": lease.epoch, **values, "_id": lease.id}
         sql.execute(f"UPDATE leases SET {names} WHERE id = :_id", values)
 
-    patch.setattr(ledger_module, "_current", current)
-    patch.setattr(ledger_module, "_update", update)
+    patch.setattr(edges, "current", current)
+    patch.setattr(edges, "update", update)
 
 
 def look_only_at_what_is_recorded(patch: Patch) -> None:
@@ -120,7 +119,7 @@ def look_only_at_what_is_recorded(patch: Patch) -> None:
 
 def spend_without_looking(patch: Patch) -> None:
     """Reserve whatever is asked for."""
-    patch.setattr(ledger_module, "_committed", answering(Money(0)))
+    patch.setattr(spending, "exceeded", answering(None))
 
 
 def take_everybody_for_dead(patch: Patch) -> None:

@@ -8,10 +8,10 @@ edge is part of the same transaction.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Any
 
-from gpubroker.errors import LedgerError, LedgerUnusable, StaleOwner
-from gpubroker.ledger import costing, spending
+from gpubroker.errors import LedgerUnusable
+from gpubroker.ledger import costing, edges, spending
 from gpubroker.ledger.rows import (
     Owner,
     cooldown_from,
@@ -19,7 +19,6 @@ from gpubroker.ledger.rows import (
     experience_from,
     job_from,
     lease_from,
-    lease_values,
     owner_from,
     values_of,
 )
@@ -36,10 +35,7 @@ from gpubroker.policy.budget import Budget, Limit, MachineLimit, Usage
 from gpubroker.policy.cooldown import Cooldown
 from gpubroker.policy.experience import Experience
 from gpubroker.policy.pricing import cost_so_far
-from gpubroker.policy.transitions import HELD, USED, allowed
-
-#: Characters kept of a text that may come from a vendor.
-_LONGEST: Final = 2000
+from gpubroker.policy.transitions import HELD
 
 
 class OverLimit(Exception):
@@ -163,8 +159,10 @@ class Ledger:
                 raise OverLimit(*over, asked)
             if (taken := spending.full(sql, machines)) is not None:
                 raise NoPlace(*taken)
-            _insert(sql, lease)
-            _write_event(sql, lease, lease.created_at, "intent", None, lease.state, lease.title)
+            edges.insert(sql, lease)
+            edges.write_event(
+                sql, lease, lease.created_at, "intent", None, lease.state, lease.title
+            )
 
     def committed(self, limit: Limit) -> Money:
         """What is reserved and spent, together, by the leases that `limit` counts."""
@@ -225,7 +223,7 @@ class Ledger:
             LedgerError: the table has no such edge from where the lease is now.
         """
         with self._store.transaction() as sql:
-            return _move(sql, lease, target, at, kind, detail, columns)
+            return edges.move(sql, lease, target, at, kind, detail, columns)
 
     def note(
         self,
@@ -237,10 +235,10 @@ class Ledger:
     ) -> LeaseRow:
         """Write an event, and set `columns`, without a change of state."""
         with self._store.transaction() as sql:
-            now = _current(sql, lease)
-            _update(sql, now, columns)
-            _write_event(sql, now, at, kind, None, None, detail)
-            return _lease(sql, lease.id)
+            now = edges.current(sql, lease)
+            edges.update(sql, now, columns)
+            edges.write_event(sql, now, at, kind, None, None, detail)
+            return edges.read(sql, lease.id)
 
     def request_release(self, lease: LeaseRow, at: float, reason: str) -> LeaseRow:
         """Ask for the release of a lease. Absorbing: the first request stands.
@@ -249,27 +247,29 @@ class Ledger:
         soon as the machine is.
         """
         with self._store.transaction() as sql:
-            now = _current(sql, lease)
+            now = edges.current(sql, lease)
             asked: dict[str, Any] = {}
             if now.release_requested_at is None:
                 asked = {"release_requested_at": at, "release_reason": reason}
             if now.state in HELD or now.state is LeaseState.ORPHANED:
-                return _move(sql, now, LeaseState.RELEASING, at, "release requested", reason, asked)
+                return edges.move(
+                    sql, now, LeaseState.RELEASING, at, "release requested", reason, asked
+                )
             if not asked or not now.state.open:
                 return now
-            _update(sql, now, asked)
-            _write_event(sql, now, at, "release requested", None, None, reason)
-            return _lease(sql, lease.id)
+            edges.update(sql, now, asked)
+            edges.write_event(sql, now, at, "release requested", None, None, reason)
+            return edges.read(sql, lease.id)
 
     def request_drain(self, lease: LeaseRow, at: float, reason: str) -> LeaseRow:
         """Ask whoever holds a lease to give it up once no job runs on it. The first request stands."""
         with self._store.transaction() as sql:
-            now = _current(sql, lease)
+            now = edges.current(sql, lease)
             if now.drain_reason or not now.state.open:
                 return now
-            _update(sql, now, {"drain_reason": reason})
-            _write_event(sql, now, at, "drain requested", None, None, reason)
-            return _lease(sql, lease.id)
+            edges.update(sql, now, {"drain_reason": reason})
+            edges.write_event(sql, now, at, "drain requested", None, None, reason)
+            return edges.read(sql, lease.id)
 
     def take_over(self, lease: LeaseRow, owner: str, at: float, detail: str) -> LeaseRow:
         """Make `owner` the holder: the epoch rises, and the former holder can change nothing.
@@ -278,11 +278,11 @@ class Ledger:
             StaleOwner: it has changed hands since `lease` was read.
         """
         with self._store.transaction() as sql:
-            now = _current(sql, lease)
+            now = edges.current(sql, lease)
             taken = {"owner": owner, "epoch": now.epoch + 1}
-            _update(sql, now, taken)
-            result = _lease(sql, lease.id)
-            _write_event(sql, result, at, "taken over", None, None, detail)
+            edges.update(sql, now, taken)
+            result = edges.read(sql, lease.id)
+            edges.write_event(sql, result, at, "taken over", None, None, detail)
             return result
 
     def adopt(self, lease: LeaseRow, at: float, detail: str, *, former: str | None = None) -> None:
@@ -292,8 +292,8 @@ class Ledger:
             former: the id of a lost ledger that its mark names; what else is its, is ours too.
         """
         with self._store.transaction() as sql:
-            _insert(sql, lease)
-            _write_event(sql, lease, at, "found", None, lease.state, detail)
+            edges.insert(sql, lease)
+            edges.write_event(sql, lease, at, "found", None, lease.state, detail)
             if former is not None:
                 _put_fact(sql, f"former ledger {former}", repr(at))
 
@@ -308,13 +308,13 @@ class Ledger:
         Once: a second charge changes nothing.
         """
         with self._store.transaction() as sql:
-            now = _lease(sql, lease.id)
+            now = edges.read(sql, lease.id)
             if now.state is not LeaseState.RELEASED or now.settled_at is not None:
                 return now
-            _update(sql, now, {"spent": billed, "counted": now.spent, "settled_at": at})
+            edges.update(sql, now, {"spent": billed, "counted": now.spent, "settled_at": at})
             detail = f"counted {now.spent}, billed {billed}"
-            _write_event(sql, now, at, "settled", None, None, detail)
-            return _lease(sql, lease.id)
+            edges.write_event(sql, now, at, "settled", None, None, detail)
+            return edges.read(sql, lease.id)
 
     # ---- jobs -----------------------------------------------------------------------------
 
@@ -334,7 +334,7 @@ class Ledger:
                     "tags": "\n".join(tags),
                 },
             )
-            return _move(sql, lease, LeaseState.BUSY, at, "job started", title, {})
+            return edges.move(sql, lease, LeaseState.BUSY, at, "job started", title, {})
 
     def end_job(
         self, lease: LeaseRow, job_id: str, state: str, exit_code: int | None, at: float
@@ -344,7 +344,7 @@ class Ledger:
         It has cost what the lease has since the end of the job before it.
         """
         with self._store.transaction() as sql:
-            now = _current(sql, lease)
+            now = edges.current(sql, lease)
             of_others = _value(
                 sql, "SELECT COALESCE(SUM(cost), 0) FROM jobs WHERE lease_id = :id", {"id": now.id}
             )
@@ -356,8 +356,8 @@ class Ledger:
             )
             detail = state if exit_code is None else f"{state} {exit_code}"
             if now.state is LeaseState.BUSY:
-                return _move(sql, now, LeaseState.IDLE, at, "job ended", detail, {})
-            _write_event(sql, now, at, "job ended", None, None, detail)
+                return edges.move(sql, now, LeaseState.IDLE, at, "job ended", detail, {})
+            edges.write_event(sql, now, at, "job ended", None, None, detail)
             return now
 
     def job(self, job_id: str) -> JobRow | None:
@@ -506,92 +506,4 @@ def _replace(sql: Sql, table: str, values: dict[str, Any]) -> None:
         f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join(':' + n for n in names)})"  # noqa: S608
         f" ON CONFLICT ({', '.join(names[:3])}) DO UPDATE SET {news}",
         values,
-    )
-
-
-def _insert(sql: Sql, lease: LeaseRow) -> None:
-    values = lease_values(lease)
-    names = ", ".join(values)
-    sql.execute(
-        f"INSERT INTO leases ({names}) VALUES ({', '.join(':' + n for n in values)})",  # noqa: S608
-        values,
-    )
-    spending.put_tags(sql, lease)
-
-
-def _lease(sql: Sql, lease_id: str) -> LeaseRow:
-    row = sql.execute("SELECT * FROM leases WHERE id = :id", {"id": lease_id}).fetchone()
-    if row is None:
-        raise LedgerError(f"there is no lease {lease_id}")
-    return lease_from(row)
-
-
-def _current(sql: Sql, lease: LeaseRow) -> LeaseRow:
-    """The lease as it is now, if it has not changed hands since `lease` was read."""
-    now = _lease(sql, lease.id)
-    if now.epoch != lease.epoch:
-        raise StaleOwner(f"lease {lease.id} was taken over by another process")
-    return now
-
-
-def _move(
-    sql: Sql,
-    lease: LeaseRow,
-    target: LeaseState,
-    at: float,
-    kind: str,
-    detail: str,
-    columns: dict[str, Any],
-) -> LeaseRow:
-    now = _current(sql, lease)
-    if not allowed(now.state, target):
-        raise LedgerError(f"lease {lease.id} is {now.state}; it cannot become {target}")
-    if target in USED and now.release_requested_at is not None:
-        raise LedgerError(f"lease {lease.id} cannot become {target}: its release was asked for")
-    _update(sql, now, {**columns, "state": str(target)})
-    result = _lease(sql, lease.id)
-    _write_event(sql, result, at, kind, now.state, target, detail)
-    return result
-
-
-def _update(sql: Sql, lease: LeaseRow, columns: dict[str, Any]) -> None:
-    if not columns:
-        return
-    values = {name: _stored(value) for name, value in columns.items()}
-    changed = sql.execute(
-        f"UPDATE leases SET {', '.join(f'{n} = :{n}' for n in values)}"  # noqa: S608
-        " WHERE id = :_id AND epoch = :_epoch AND state = :_state",
-        {**values, "_id": lease.id, "_epoch": lease.epoch, "_state": str(lease.state)},
-    ).rowcount
-    assert changed == 1, "the row was read in this very transaction"
-
-
-def _stored(value: Any) -> Any:
-    """A column as it is written: whole micro-dollars, and no text without end."""
-    if isinstance(value, Money):
-        return value.micros_up
-    return value[:_LONGEST] if isinstance(value, str) else value
-
-
-def _write_event(
-    sql: Sql,
-    lease: LeaseRow,
-    at: float,
-    kind: str,
-    source: LeaseState | None,
-    target: LeaseState | None,
-    detail: str,
-) -> None:
-    sql.execute(
-        "INSERT INTO events (lease_id, at, epoch, kind, source, target, detail)"
-        " VALUES (:lease, :at, :epoch, :kind, :source, :target, :detail)",
-        {
-            "lease": lease.id,
-            "at": at,
-            "epoch": lease.epoch,
-            "kind": kind,
-            "source": source and str(source),
-            "target": target and str(target),
-            "detail": detail[:_LONGEST],
-        },
     )

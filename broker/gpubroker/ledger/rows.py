@@ -13,7 +13,6 @@ from gpubroker.errors import ErrorKind, LedgerUnusable, Scope
 from gpubroker.ledger.sql import Row
 from gpubroker.model.leases import JobRow, LeaseRow, LeaseState, LedgerEvent
 from gpubroker.model.money import Money
-from gpubroker.policy.budget import Limit as Limit  # noqa: PLC0414 - callers look for it here
 from gpubroker.policy.cooldown import Cooldown
 from gpubroker.policy.experience import Experience
 
