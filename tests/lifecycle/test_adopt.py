@@ -137,3 +137,21 @@ async def test_what_the_ledger_knows_is_not_adopted(
             await broker.adopt("scripted", cloud.running[0].id)
 
     assert search.found == []
+
+
+async def test_a_machine_of_another_ledger_with_a_shared_key_must_be_named(
+    cloud: ScriptedCloud, broker_on: MakeBroker, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key from the environment may be that of a ledger in use: its machines are in good hands."""
+    monkeypatch.setenv("GPUBROKER_MARK_KEY", "k" * 32)
+    await lose(cloud, broker_on, place, "lost")
+
+    async with broker_on(cloud, ledger=place, seed=2) as broker:
+        (stray,) = (await broker.strays()).found
+        with pytest.raises(InvalidValue, match="may be in use"):
+            await broker.adopt("scripted", "lost")
+        row = await broker.adopt("scripted", "lost", unverified=True)
+        state = await broker.wait_released(row.id, timeout=300)
+
+    assert "may be in use" in stray.doubt
+    assert state is ReleaseState.PROVEN

@@ -87,3 +87,18 @@ def test_only_a_mark_that_verifies_and_is_there_once_is_beyond_doubt(
         mark = rows[int(name)][0]
         assert mark is not None
         assert (doubt == "") == (mark in OURS and living.count(mark) == 1)
+
+
+def test_a_ledger_that_shares_the_key_may_be_in_use() -> None:
+    """What another live broker rented is not taken from it without being told to."""
+    found = strays(
+        [machine("m", OURS[0])],
+        recorded=lambda _: False,
+        held=(),
+        verifies=lambda mark: mark.verifies(KEY),
+        in_use="aaaaaaaa".__eq__,
+    )
+
+    assert [stray.doubt for stray in found] == [
+        "the ledger aaaaaaaa shares this key, and may be in use"
+    ]

@@ -458,6 +458,25 @@ class Ledger:
         except ValueError as error:
             raise LedgerUnusable("the ledger is damaged: a record makes no sense") from error
 
+    def other_mark_key(self, fingerprint: str) -> list[str]:
+        """That open leases have marks made with another key than that of this fingerprint, if so."""
+        known = "SELECT value FROM facts WHERE name = 'mark key'"
+        with self._store.reading() as sql:
+            if _value(sql, known) == fingerprint:
+                return []
+        with self._store.transaction() as sql:
+            before = _value(sql, known)
+            held = _value(
+                sql, "SELECT id FROM leases WHERE state NOT IN ('released', 'refused') LIMIT 1"
+            )
+            if before not in (None, fingerprint) and held is not None:
+                return [
+                    f"the marks of open leases, such as {held}, were made with another mark key,"
+                    " and prove nothing to this one; every host of a ledger needs the same"
+                ]
+            _put_fact(sql, "mark key", fingerprint)
+            return []
+
     def put_swept(self, provider: str, at: float) -> None:
         """Note a complete sweep of a provider."""
         with self._store.transaction() as sql:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import os
 import tempfile
 from collections.abc import Mapping
@@ -64,6 +66,11 @@ def load_mark_key(
 def key_file(ledger: Path) -> Path:
     """Where the key of a ledger file is."""
     return ledger.with_name(ledger.name + ".key")
+
+
+def fingerprint(key: bytes) -> str:
+    """Tells two mark keys apart, and nothing else of them."""
+    return hmac.new(key, b"fingerprint", hashlib.sha256).hexdigest()[:16]
 
 
 def _make(path: Path, entropy: bytes) -> None:

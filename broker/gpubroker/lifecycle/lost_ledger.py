@@ -57,6 +57,7 @@ async def _strays(parts: Parts, name: str) -> list[Stray] | str:
         recorded=lambda mark: mark in recorded,
         held={row.machine_id for row in leases if row.provider == name and row.machine_id},
         verifies=lambda mark: mark.verifies(parts.mark_key),
+        in_use=parts.may_be_in_use,
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gpubroker.errors import InvalidValue, ProviderError
 from gpubroker.ledger.access import open_ledger
-from gpubroker.ledger.mark_key import key_file, load_mark_key
+from gpubroker.ledger.mark_key import fingerprint, key_file, load_mark_key
 from gpubroker.lifecycle.lease_files import LeaseFiles
 from gpubroker.lifecycle.owner import Identity
 from gpubroker.lifecycle.parts import Parts
@@ -61,11 +61,14 @@ async def open_parts(
         )
     ledger_id = await ledger(lambda ledger: ledger.id)
     in_use = bool(await ledger(lambda ledger: ledger.leases(limit=1)))
+    mark_key = load_mark_key(place, os.environ, entropy(32), needed=in_use)
+    concerns += await ledger(lambda ledger: ledger.other_mark_key(fingerprint(mark_key)))
     parts = Parts(
         ledger=ledger,
         ledger_id=ledger_id,
         former_ids=await ledger(lambda ledger: ledger.former_ids()),
-        mark_key=load_mark_key(place, os.environ, entropy(32), needed=in_use),
+        mark_key=mark_key,
+        mark_key_shared=bool(os.environ.get("GPUBROKER_MARK_KEY")),
         concerns=concerns,
         identity=Identity.own(f"broker-{source.getrandbits(48):012x}"),
         now=now,

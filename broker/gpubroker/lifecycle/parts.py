@@ -33,6 +33,7 @@ class Parts:
 
     Attributes:
         former_ids: ids of ledgers that were lost, whose machines were adopted into this one.
+        mark_key_shared: other ledgers may have the same key.
         identity: which process this is, for the owner row.
         now: reads the wall clock, Unix seconds. Waiting goes by the event loop's own clock.
         source: all randomness: ids, marks, jitter.
@@ -51,6 +52,7 @@ class Parts:
     ledger: LedgerAccess
     ledger_id: str
     mark_key: bytes
+    mark_key_shared: bool = False
     former_ids: set[str] = field(default_factory=set[str])
     identity: Identity
     now: Callable[[], float]
@@ -113,5 +115,11 @@ class Parts:
 
     def ours(self, mark: Mark) -> bool:
         """Whether a mark was made with this ledger's key, for this ledger or one that it follows."""
-        known = mark.ledger_id == self.ledger_id or mark.ledger_id in self.former_ids
-        return known and mark.verifies(self.mark_key)
+        return self._follows(mark.ledger_id) and mark.verifies(self.mark_key)
+
+    def may_be_in_use(self, ledger_id: str) -> bool:
+        """Whether a ledger whose marks were made with our key may have a broker of its own."""
+        return self.mark_key_shared and not self._follows(ledger_id)
+
+    def _follows(self, ledger_id: str) -> bool:
+        return ledger_id == self.ledger_id or ledger_id in self.former_ids

@@ -30,6 +30,7 @@ def strays(
     recorded: Callable[[Mark], bool],
     held: Collection[str],
     verifies: Callable[[Mark], bool],
+    in_use: Callable[[str], bool] = lambda _: False,
 ) -> list[Stray]:
     """The machines of one complete listing that nobody has a row for, by id.
 
@@ -40,6 +41,7 @@ def strays(
         recorded: whether the ledger has a lease, open or closed, with a mark.
         held: ids of the machines of open leases.
         verifies: whether a mark was made with this installation's key.
+        in_use: whether a ledger may be in use elsewhere, by its id: others may share the key.
     """
     marked = [
         (machine, mark)
@@ -48,13 +50,17 @@ def strays(
     ]
     times = Counter(mark for _, mark in marked)
     return [
-        Stray(machine, mark.ledger_id, _doubt(mark, times[mark], verifies))
+        Stray(machine, mark.ledger_id, _doubt(mark, times[mark], verifies, in_use))
         for machine, mark in marked
         if machine.id not in held and not recorded(mark)
     ]
 
 
-def _doubt(mark: Mark, times: int, verifies: Callable[[Mark], bool]) -> str:
+def _doubt(
+    mark: Mark, times: int, verifies: Callable[[Mark], bool], in_use: Callable[[str], bool]
+) -> str:
     if not verifies(mark):
         return "its mark was not made with this key"
+    if in_use(mark.ledger_id):
+        return f"the ledger {mark.ledger_id} shares this key, and may be in use"
     return f"{times} machines carry its mark" if times > 1 else ""
