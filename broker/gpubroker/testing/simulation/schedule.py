@@ -190,7 +190,7 @@ def _cloud(source: random.Random, name: str) -> CloudPlan:
         stock={o.id: 1 for o in offers if source.random() < 0.2},
         latency=_pick(source, 0.0, 0.2, 2.0),
         jobs=tuple(
-            (_pick(source, 0.0, 20.0, 60.0, 60.0, 150.0, 600.0), _pick(source, 0, 0, 0, 0, 1))
+            (_pick(source, 0.0, 20.0, 60.0, 60.0, 150.0, 900.0), _pick(source, 0, 0, 0, 0, 1))
             for _ in range(20)
         ),
         boots=tuple(_pick(source, 0.0, 5.0, 20.0, 45.0) for _ in range(20)),
