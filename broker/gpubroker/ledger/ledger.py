@@ -471,8 +471,10 @@ class Ledger:
             )
             if before not in (None, fingerprint) and held is not None:
                 return [
-                    f"the marks of open leases, such as {held}, were made with another mark key,"
-                    " and prove nothing to this one; every host of a ledger needs the same"
+                    (
+                        f"the marks of open leases, such as {held}, were made with another mark key,"
+                        " and prove nothing to this one; every host of a ledger needs the same"
+                    )
                 ]
             _put_fact(sql, "mark key", fingerprint)
             return []
