@@ -12,6 +12,7 @@ import re
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -253,10 +254,15 @@ def test_a_disk_that_is_full_at_any_moment_leaks_nothing(
     make = Store.__init__
 
     def limited(self: Store, path: Path | None, *, busy: float = 0.2) -> None:
+        if path is not None and not path.exists():
+            # Small pages, so that nearly every row needs a new one.
+            with closing(sqlite3.connect(path)) as connection:
+                connection.execute("PRAGMA page_size = 512")
+                connection.execute("VACUUM")
         make(self, path, busy=busy)
         if limit[0]:
             with self.reading() as sql:
-                pages = sql.execute("PRAGMA page_count").fetchone()[0]
+                (pages,) = sql.execute("PRAGMA page_count").fetchone().values()
                 sql.execute(f"PRAGMA max_page_count = {pages + limit[0] - 1}")
 
     monkeypatch.setattr(Store, "__init__", limited)
