@@ -42,6 +42,25 @@ def change_owner(ledger: Path, **columns: Any) -> None:
     sql.close()
 
 
+async def test_who_learns_that_a_lease_was_taken_from_it_may_still_not_write_to_it(
+    cloud: ScriptedCloud, broker_on: MakeBroker, tmp_path: Path
+) -> None:
+    """What became of the lease is known from then on; its epoch stays that of its former holder.
+
+    A job over SSH takes a while to be left, and puts its end on record with whatever is known.
+    """
+    ledger = tmp_path / "ledger.db"
+    async with broker_on(cloud, ledger=ledger, sweep=False) as stale:
+        async with stale.lease(A_4090) as lease:
+            change_owner(ledger, pid=2**22 + 1)
+            async with broker_on(cloud, ledger=ledger, seed=2):
+                await anyio.sleep(100)
+            hold = lease._hold  # pyright: ignore[reportPrivateUsage]
+
+            assert hold.row.state is LeaseState.RELEASED
+            assert hold.row.epoch == 1
+
+
 async def test_the_lease_of_a_dead_process_is_taken_over_and_released_at_once(
     cloud: ScriptedCloud, broker_on: MakeBroker, tmp_path: Path
 ) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import TypeVarTuple
 
 import anyio
@@ -235,7 +236,8 @@ class Supervisor:
         except StaleOwner as error:
             self._parts.emit(EventKind.FOUND, str(error), lease_id=hold.row.id)
             current = await self._parts.ledger.insist(lambda ledger: ledger.lease(hold.row.id))
-            hold.update(current or hold.row)
+            # With the epoch that we had: who learns what became of it may still not write to it.
+            hold.update(replace(current or hold.row, epoch=hold.row.epoch))
             self.holds.pop(hold.row.id, None)
         finally:
             self._releases -= 1
