@@ -238,7 +238,10 @@ class _Server:
 
 
 def _set_market(vast: VastEmulator, runpod: RunPodEmulator) -> None:
-    """RTX 4090s at 5 cents at one vendor, and at 10 cents in one place of the other."""
+    """RTX 4090s at 5 cents at one vendor, and at 10 cents in two places of the other.
+
+    In two, since one in which a machine vanished is left alone for a while.
+    """
     for row in vast.offers():
         if row["gpu_name"] == "RTX 4090":
             vast.change_offer(row["id"], price="0.05")
@@ -248,10 +251,11 @@ def _set_market(vast: VastEmulator, runpod: RunPodEmulator) -> None:
         headers={"Authorization": f"Bearer {runpod.key}", "User-Agent": "tests"},
         trust_env=False,
     )
-    place = answer.raise_for_status().json()["dataCenters"][0]["id"]
+    places = [place["id"] for place in answer.raise_for_status().json()["dataCenters"]]
     runpod.set_stock(0, gpu=CARD)
     runpod.set_price(CARD, "0.10")
-    runpod.set_stock(64, gpu=CARD, cloud="SECURE", place=place)
+    for place in places[:2]:
+        runpod.set_stock(64, gpu=CARD, cloud="SECURE", place=place)
 
 
 def _rent(vast: VastEmulator, runpod: RunPodEmulator, name: str) -> None:

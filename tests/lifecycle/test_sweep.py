@@ -43,6 +43,62 @@ def change_owner(ledger: Path, **columns: Any) -> None:
     sql.close()
 
 
+async def test_a_create_that_is_answered_after_its_intent_was_closed_is_released_and_booked(
+    cloud: ScriptedCloud, broker_on: MakeBroker, tmp_path: Path
+) -> None:
+    """Who sent it was taken for dead, stands still no more, and alone knows of the machine."""
+    ledger = tmp_path / "ledger.db"
+    cloud.create_takes(100)
+    cloud.visibility_lag(1000)
+
+    async with broker_on(cloud, ledger=ledger, sweep=False) as late:
+        async with anyio.create_task_group() as tasks:
+
+            async def rent() -> None:
+                with pytest.raises(BrokerError):
+                    async with late.lease(A_4090):
+                        raise AssertionError("it was taken over")
+
+            tasks.start_soon(rent)
+            await anyio.sleep(1)
+            change_owner(ledger, pid=2**22 + 1)
+            async with broker_on(cloud, ledger=ledger, seed=2, sweep=False) as heir:
+                await anyio.sleep(70)
+                for _ in range(3):
+                    await heir.sweep()
+                    await anyio.sleep(10)
+                tasks.cancel_scope.cancel()
+        await anyio.sleep(400)
+        rows = await late.leases(open_only=False)
+        problems = await late.verify()
+
+    cloud.assert_nothing_running()
+    (create,) = cloud.creates
+    (row,) = [row for row in rows if row.mark == create.order.mark]
+    assert row.machine_id == create.machine_id
+    assert row.spent >= cloud.billed > Money(0)
+    assert problems == []
+
+
+async def test_who_learns_that_a_lease_was_taken_from_it_may_still_not_write_to_it(
+    cloud: ScriptedCloud, broker_on: MakeBroker, tmp_path: Path
+) -> None:
+    """What became of the lease is known from then on; its epoch stays that of its former holder.
+
+    A job over SSH takes a while to be left, and puts its end on record with whatever is known.
+    """
+    ledger = tmp_path / "ledger.db"
+    async with broker_on(cloud, ledger=ledger, sweep=False) as stale:
+        async with stale.lease(A_4090) as lease:
+            change_owner(ledger, pid=2**22 + 1)
+            async with broker_on(cloud, ledger=ledger, seed=2):
+                await anyio.sleep(100)
+            hold = lease._hold  # pyright: ignore[reportPrivateUsage]
+
+            assert hold.row.release_reason == "owner dead"
+            assert hold.row.epoch == 1
+
+
 async def test_the_lease_of_a_dead_process_is_taken_over_and_released_at_once(
     cloud: ScriptedCloud, broker_on: MakeBroker, tmp_path: Path
 ) -> None:

@@ -24,7 +24,7 @@ from gpubroker.errors import (
 from gpubroker.lifecycle.hold import Hold
 from gpubroker.lifecycle.owner import HEARTBEAT, OWNER_TTL
 from gpubroker.lifecycle.parts import Parts
-from gpubroker.lifecycle.release import release_machine, resolve_unknown
+from gpubroker.lifecycle.release import found, release_machine, resolve_unknown
 from gpubroker.model.events import EventKind
 from gpubroker.model.leases import LeaseRow, LeaseState
 from gpubroker.model.machines import Machine, Order
@@ -39,6 +39,12 @@ JUMP = 5.0
 
 #: Seconds between two looks at the wall clock: timers do not count while a computer sleeps.
 _CLOCK_CHECK = 5.0
+#: What an intent becomes that somebody takes for one of which nothing came.
+_CLOSED = (LeaseState.LATE_WATCH, LeaseState.RELEASED)
+
+
+def _untold(_: LeaseRow) -> None:
+    """Nobody here holds the lease any more."""
 
 
 class Supervisor:
@@ -205,6 +211,18 @@ class Supervisor:
         hold.machine = machine
 
     async def _abandon(self, hold: Hold, machine: Machine) -> None:
+        """Give a machine up whose intent somebody else has closed meanwhile, and book its cost."""
+        parts, now, mine = self._parts, self._parts.now(), self._parts.identity.id
+        row = await parts.ledger.insist(lambda ledger: ledger.lease(hold.row.id))
+        if row is not None and row.machine_id is None and row.state in _CLOSED:
+            closed = row
+            with suppress(StaleOwner):
+                taken = await parts.ledger.insist(
+                    lambda ledger: ledger.take_over(closed, mine, now, "answered late")
+                )
+                taken = await found(parts, taken, machine, _untold)
+                await release_machine(parts, taken, machine, _untold)
+                return
         while True:
             try:
                 await hold.provider.release(machine)
