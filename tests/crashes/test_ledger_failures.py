@@ -39,7 +39,7 @@ from gpubroker.testing import ScriptedCloud, VirtualWallClock, offer, run_virtua
 from gpubroker.testing.virtual_time import BackendName
 
 BUDGET: Final = Money(5)
-_NAMED: Final = re.compile("told to fail|is full")
+_NAMED: Final = re.compile("told to fail|disk is full")
 _FACTS: Final = ProviderFacts(paid=True, late_create_watch=300.0)
 
 
@@ -281,9 +281,9 @@ def test_a_disk_that_is_full_at_any_moment_leaks_nothing(
         disk = Disk("FULL", How.UNDONE, 0, 0, now)
         run = run_virtual("asyncio", play, tmp_path / f"{pages}.db", now, disk)
         assert list(run.problems()) == []
-        if not any("full" in event.text for event in run.events) and run.error is None:
+        if not any("disk is full" in event.text for event in run.events) and run.error is None:
             break
         lost += [run.error] if run.error is not None else []
 
     assert lost
-    assert all("full" in str(error) for error in lost)
+    assert all("disk is full" in str(error) for error in lost)
