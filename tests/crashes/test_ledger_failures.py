@@ -180,7 +180,9 @@ async def play(path: Path, now: VirtualWallClock, failing: Failing) -> Run:
     failing.begin()
     try:
         async with broker(seed=1) as victim:
-            run.result = await victim.run(Job(["work"], timeout=600), Requirements())
+            run.result = await victim.run(
+                Job(["work"], timeout=600, tags=["t" * 600]), Requirements()
+            )
     except Exception as error:  # noqa: BLE001 - looked at later
         run.error = error
     failing.heal()
@@ -258,7 +260,9 @@ def test_a_disk_that_is_full_at_any_moment_leaks_nothing(
             # Small pages, so that nearly every row needs a new one.
             with closing(sqlite3.connect(path)) as connection:
                 connection.execute("PRAGMA page_size = 512")
-                connection.execute("VACUUM")
+                connection.execute("CREATE TABLE filler (x)")
+                connection.execute("DROP TABLE filler")
+            path.chmod(0o600)
         make(self, path, busy=busy)
         if limit[0]:
             with self.reading() as sql:
