@@ -23,6 +23,7 @@ import pytest
 from gpubroker import (
     AsyncBroker,
     BrokerError,
+    DeadlineExceeded,
     Event,
     Job,
     LedgerUnusable,
