@@ -12,7 +12,7 @@ from typing import Any, Final
 import anyio
 import pytest
 
-from gpubroker import AsyncBroker, Event, LedgerError, Requirements
+from gpubroker import AsyncBroker, Event, LeaseReleased, LedgerError, Requirements
 from gpubroker.model.events import EventKind
 from gpubroker.testing import ScriptedCloud
 
@@ -105,6 +105,36 @@ async def test_a_ledger_that_is_held_by_another_process_lets_no_create_leave(
                 await broker.run(["x"], A_4090)
 
     assert cloud.creates == ()
+
+
+async def test_a_machine_that_the_ledger_cannot_be_told_of_is_given_up(
+    cloud: ScriptedCloud, broker_on: MakeBroker, place: Path, events: list[Event]
+) -> None:
+    """Only this process knows it, so it is destroyed at once, and booked when that can be done."""
+    cloud.create_takes(5)
+    async with broker_on(cloud, ledger=place, sweep=False) as broker:
+        async with anyio.create_task_group() as tasks:
+
+            async def lock() -> None:
+                await anyio.sleep(2)
+                read_only(broker)
+
+            tasks.start_soon(lock)
+            with pytest.raises(LeaseReleased, match="cannot be written"):
+                await broker.run(["x"], A_4090)
+        running = list(cloud.running)
+        await anyio.sleep(30)
+        destroyed = list(cloud.running) == []
+        writable(broker)
+        await anyio.sleep(60)
+        (row,) = await broker.leases(open_only=False)
+        assert await broker.verify() == []
+
+    assert len(running) <= 1
+    assert destroyed
+    assert not row.state.open
+    assert row.machine_id is not None
+    assert any(e.kind is EventKind.ALARM and "cannot be written" in e.text for e in events)
 
 
 async def test_a_machine_is_given_up_though_its_release_cannot_be_recorded(

@@ -43,8 +43,19 @@ _CLOCK_CHECK = 5.0
 _CLOSED = (LeaseState.LATE_WATCH, LeaseState.RELEASED)
 
 
-def _untold(_: LeaseRow) -> None:
+#: Seconds after which a machine that the ledger cannot be told of is given up.
+_UNTOLD = 30.0
+
+
+def _unheard(_: LeaseRow) -> None:
     """Nobody here holds the lease any more."""
+
+
+def _named(failure: ProviderError | None, provider: str) -> Machine | None:
+    """The machine that a refusal names all the same."""
+    if failure is None or failure.machine_id is None:
+        return None
+    return Machine(id=failure.machine_id, provider=provider)
 
 
 class Supervisor:
@@ -203,12 +214,27 @@ class Supervisor:
         else:
             target, kind = LeaseState.REFUSED, "refused"
             columns = {"ended_at": now, "reserved": Money(0), "problem": text}
-        hold.update(
-            await self._parts.ledger.insist(
-                lambda ledger: ledger.move(lease, target, now, kind, text, **columns)
+        told = anyio.CancelScope()
+        made = machine or _named(failure, lease.provider)
+        if made is not None:
+            self.start(self._give_up_untold, hold, made, told)
+        try:
+            hold.update(
+                await self._parts.ledger.insist(
+                    lambda ledger: ledger.move(lease, target, now, kind, text, **columns)
+                )
             )
-        )
+        finally:
+            told.cancel()
         hold.machine = machine
+
+    async def _give_up_untold(self, hold: Hold, machine: Machine, told: anyio.CancelScope) -> None:
+        """A machine that the ledger cannot be told of is not kept: nobody else knows of it."""
+        with told:
+            while True:
+                await anyio.sleep(_UNTOLD)
+                self.request_release(hold, "the ledger cannot be written")
+                await self._destroy_anyway(hold, machine)
 
     async def _abandon(self, hold: Hold, machine: Machine) -> None:
         """Give a machine up whose intent somebody else has closed meanwhile, and book its cost."""
@@ -220,8 +246,8 @@ class Supervisor:
                 taken = await parts.ledger.insist(
                     lambda ledger: ledger.take_over(closed, mine, now, "answered late")
                 )
-                taken = await found(parts, taken, machine, _untold)
-                await release_machine(parts, taken, machine, _untold)
+                taken = await found(parts, taken, machine, _unheard)
+                await release_machine(parts, taken, machine, _unheard)
                 return
         while True:
             try:
@@ -281,8 +307,8 @@ class Supervisor:
             with anyio.move_on_after(5.0) as patience:
                 await self.write_request(hold)
             if patience.cancelled_caught:
-                if not self._may_be_adopted(hold):
-                    await self._destroy_anyway(hold)
+                if machine is not None and not self._may_be_adopted(hold):
+                    await self._destroy_anyway(hold, machine)
                 await self.write_request(hold)
             if hold.row.state is LeaseState.UNKNOWN:
                 _, machine = await resolve_unknown(self._parts, hold.row, hold.update)
@@ -312,13 +338,12 @@ class Supervisor:
         heard = abs(self._parts.now() - self._beat) < OWNER_TTL
         return hold.row.on_owner_death == "adopt" and not heard
 
-    async def _destroy_anyway(self, hold: Hold) -> None:
+    async def _destroy_anyway(self, hold: Hold, machine: Machine) -> None:
         """The ledger cannot be written, but the machine can be given up: it would bill on."""
-        text = f"the ledger cannot be written; destroying {hold.row.machine_id} all the same"
+        text = f"the ledger cannot be written; destroying {machine.id} all the same"
         self._parts.emit(EventKind.ALARM, text, lease_id=hold.row.id)
-        if hold.machine is not None:
-            with suppress(ProviderError):
-                await hold.provider.release(hold.machine)
+        with suppress(ProviderError):
+            await hold.provider.release(machine)
 
     async def write_request(self, hold: Hold) -> None:
         """Have the request on record, however long the ledger is held by others."""
