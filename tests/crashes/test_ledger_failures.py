@@ -248,6 +248,7 @@ def test_whatever_operation_fails_nothing_leaks_and_no_result_is_lost(
     assert each_operation(tmp_path, let_fail, failing, step) == []
 
 
+@pytest.mark.deep
 def test_a_disk_that_is_full_at_any_moment_leaks_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
