@@ -8,11 +8,12 @@ import signal
 import sqlite3
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+import psycopg
 import pytest
 
 from gpubroker.errors import LedgerBusy
@@ -20,20 +21,31 @@ from gpubroker.ledger.ledger import Ledger, OverLimit
 from gpubroker.ledger.verify import violations
 from gpubroker.model.leases import LeaseRow, LeaseState
 from gpubroker.model.money import Money
+from gpubroker.model.places import Place, PostgresUrl
 from gpubroker.policy.budget import Limit
 
-from .conftest import ENTROPY, NewLease
+from .conftest import ENTROPY, NewLease, both_engines
 
 CAP: Final = Money("10.00")
-PROCESSES: Final = 64
 TURNS: Final = 12
 #: Judges every change by itself, inside of the transaction that makes it: no commit escapes it.
-_WATCH: Final = """
+_WATCH_SQLITE: Final = """
     CREATE TABLE watched (highest INTEGER NOT NULL);
     INSERT INTO watched VALUES (0);
     CREATE TRIGGER watch_{name} AFTER {event} ON leases BEGIN
         UPDATE watched SET highest = MAX(highest, (SELECT SUM(reserved + spent) FROM leases));
     END;
+"""
+_WATCH_POSTGRES: Final = """
+    CREATE TABLE watched (highest BIGINT NOT NULL);
+    INSERT INTO watched VALUES (0);
+    CREATE FUNCTION watch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        UPDATE public.watched SET highest =
+            GREATEST(highest, (SELECT SUM(reserved + spent) FROM gpubroker.leases));
+        RETURN NULL;
+    END $$;
+    CREATE TRIGGER watch AFTER INSERT OR UPDATE ON gpubroker.leases
+        FOR EACH ROW EXECUTE FUNCTION watch();
 """
 
 
@@ -44,10 +56,10 @@ def persist(operation: Callable[[], LeaseRow | None]) -> LeaseRow | None:
             return operation()
 
 
-def spend(path: Path, new_lease: NewLease, seed: int) -> None:
+def spend(place: Place, new_lease: NewLease, seed: int) -> None:
     """What one process does: reserve at random, and settle or release some of it."""
     chance = random.Random(seed)
-    ledger = Ledger(path, entropy=ENTROPY, busy=0.5)
+    ledger = Ledger(place, entropy=ENTROPY, busy=0.5)
     limit = Limit("cap", CAP)
     for turn in range(TURNS):
         row = replace(
@@ -136,52 +148,64 @@ def disturb(pids: list[int], chance: random.Random) -> list[int]:
     return [status for pid, status in statuses.items() if pid not in killed]
 
 
+@both_engines
 @pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.deep)])
-def test_no_commit_of_any_process_exceeds_a_cap(path: Path, new_lease: NewLease, seed: int) -> None:
-    """64 processes, some killed and some stopped in the middle; in the end the cap is used up."""
-    ledger = Ledger(path, entropy=ENTROPY)
-    watch(path)
+def test_no_commit_of_any_process_exceeds_a_cap(
+    place: Place, new_lease: NewLease, seed: int
+) -> None:
+    """Many processes, some killed and some stopped in the middle; the cap is used up in the end."""
+    ledger = Ledger(place, entropy=ENTROPY)
+    watch(place)
+    processes = 64 if isinstance(place, Path) else 16
 
-    with children(lambda index: spend(path, new_lease, seed * 1000 + index), PROCESSES) as pids:
+    with children(lambda index: spend(place, new_lease, seed * 1000 + index), processes) as pids:
         statuses = disturb(pids, random.Random(seed))
 
     held = ledger.committed(Limit("cap", CAP))
     assert set(statuses) == {0}
-    assert highest(path) <= CAP.micros_up
+    assert highest(place) <= CAP.micros_up
     assert held <= CAP
     assert violations(ledger.leases(open_only=False), ledger.events()) == []
     ledger.reserve(replace(new_lease(CAP - held), id="rest", mark="rest"), [Limit("cap", CAP)])
     with pytest.raises(OverLimit):
         ledger.reserve(replace(new_lease("0.000001"), id="more", mark="more"), [Limit("cap", CAP)])
     assert ledger.committed(Limit("cap", CAP)) == CAP
-    assert highest(path) == CAP.micros_up
+    assert highest(place) == CAP.micros_up
     ledger.close()
 
 
-def test_the_watch_sees_a_cap_that_is_exceeded(path: Path, new_lease: NewLease) -> None:
+@both_engines
+def test_the_watch_sees_a_cap_that_is_exceeded(place: Place, new_lease: NewLease) -> None:
     """A lease that nobody checked: the test above could fail."""
-    ledger = Ledger(path, entropy=ENTROPY)
-    watch(path)
+    ledger = Ledger(place, entropy=ENTROPY)
+    watch(place)
 
     ledger.reserve(new_lease(CAP + Money("0.01")), [])
 
-    assert highest(path) > CAP.micros_up
+    assert highest(place) > CAP.micros_up
     ledger.close()
 
 
-def watch(path: Path) -> None:
+def watch(place: Place) -> None:
     """From now on the ledger itself keeps the highest sum that it ever held."""
-    connection = sqlite3.connect(path)
-    connection.executescript(_WATCH.format(name="new", event="INSERT"))
-    connection.executescript(
-        _WATCH[_WATCH.index("CREATE TRIGGER") :].format(name="change", event="UPDATE")
-    )
-    connection.close()
+    if isinstance(place, PostgresUrl):
+        with psycopg.connect(place.secret) as server:
+            server.execute(_WATCH_POSTGRES)
+        return
+    with closing(sqlite3.connect(place)) as file:
+        file.executescript(_WATCH_SQLITE.format(name="new", event="INSERT"))
+        trigger = _WATCH_SQLITE[_WATCH_SQLITE.index("CREATE TRIGGER") :]
+        file.executescript(trigger.format(name="change", event="UPDATE"))
 
 
-def highest(path: Path) -> int:
+def highest(place: Place) -> int:
     """That sum, in micro-dollars."""
-    connection = sqlite3.connect(path)
-    (found,) = connection.execute("SELECT highest FROM watched").fetchone()
-    connection.close()
-    return int(found)
+    query: Final = "SELECT highest FROM watched"
+    if isinstance(place, PostgresUrl):
+        with psycopg.connect(place.secret) as server:
+            row = server.execute(query).fetchone()
+    else:
+        with closing(sqlite3.connect(place)) as file:
+            row = file.execute(query).fetchone()
+    assert row is not None
+    return int(row[0])
