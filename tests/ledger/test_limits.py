@@ -130,6 +130,8 @@ class TestLimits:
             ledger.reserve(new_lease("2.00"), [])
         with closing(sqlite3.connect(path, isolation_level=None)) as sql:
             for statement in (
+                "ALTER TABLE leases DROP COLUMN on_owner_death",
+                "ALTER TABLE leases ADD COLUMN suspected_at DOUBLE PRECISION",
                 "DROP TABLE lease_tags",
                 "DROP TABLE alerts",
                 "ALTER TABLE leases DROP COLUMN counted",

@@ -32,7 +32,7 @@ def a_job(folder: Path) -> KeptJob:
 
 def test_it_comes_back_as_it_was_and_is_this_users_alone(tmp_path: Path) -> None:
     """Folders are 0700 and files 0600, whatever the umask says."""
-    files = LeaseFiles(tmp_path / "ledger.db")
+    files = LeaseFiles(tmp_path / "ledger.db.leases")
 
     files.put_lease("lease-1", LEASE)
     files.put_job("lease-1", a_job(tmp_path))
@@ -46,7 +46,7 @@ def test_it_comes_back_as_it_was_and_is_this_users_alone(tmp_path: Path) -> None
 
 def test_what_is_damaged_or_absent_is_not_there(tmp_path: Path) -> None:
     """Half a file, or none, lets nobody in."""
-    files = LeaseFiles(tmp_path / "ledger.db")
+    files = LeaseFiles(tmp_path / "ledger.db.leases")
     files.put_lease("lease-1", LEASE)
     (tmp_path / "ledger.db.leases/lease-1/lease.json").write_text('{"offer":')
 
@@ -60,7 +60,7 @@ async def test_a_lease_that_is_to_be_adopted_is_kept_before_its_create_and_until
 ) -> None:
     """Its folder is there when the vendor hears of it, and gone with the sweep after its end."""
     ledger = tmp_path / "ledger.db"
-    files = LeaseFiles(ledger)
+    files = LeaseFiles(ledger.with_name(f"{ledger.name}.leases"))
     job = Job("x", env={"A": "env-value"}, secrets={"B": "secret-value"})
     during: list[str] = []
     begun: list[str] = []

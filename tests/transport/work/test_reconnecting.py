@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Iterable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -269,7 +268,12 @@ class TestFilesOnTheirWayBack:
         self, desk: Desk, machine: LocalChannel, tmp_path: Path
     ) -> None:
         """Nothing is waited for that cannot come."""
-        io, _ = desk.io(on_output=on_output(partial(machine.home.rename, tmp_path / "before")))
+
+        def anew() -> None:
+            machine.home.rename(tmp_path / "before")
+            machine.home.mkdir()
+
+        io, _ = desk.io(on_output=on_output(anew))
 
         with anyio.fail_after(20):
             outcome = await run_job(machine, Job("echo 1", outputs="a"), io)
