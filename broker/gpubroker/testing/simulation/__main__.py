@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from gpubroker.testing.simulation.many import TAIL, Task, run_many, verdict
+from gpubroker.testing.simulation.many import TAIL, Task, hush, run_many, verdict
 from gpubroker.testing.simulation.shrink import shrink
 from gpubroker.testing.simulation.simulate import simulate
 from gpubroker.testing.virtual_time import BackendName
@@ -15,6 +15,7 @@ from gpubroker.testing.virtual_time import BackendName
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     given = _parser().parse_args(arguments)
+    hush()
     backends: list[BackendName] = (
         ["asyncio", "trio"] if given.backend == "both" else [given.backend]
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import time
 import traceback
@@ -32,6 +33,11 @@ class _Answer:
     faults: int
     leases: int
     seconds: float
+
+
+def hush() -> None:
+    """Keep the brokers' own log off the screen: what they say is in that of the simulation."""
+    logging.getLogger("gpubroker").addHandler(logging.NullHandler())
 
 
 def verdict(report: Report) -> str:
@@ -72,7 +78,7 @@ def _answers(tasks: Sequence[Task], jobs: int) -> Iterable[_Answer]:
         yield from map(_answer, tasks)
         return
     # Fresh interpreters: a fork of one with threads would be no place to start from.
-    with multiprocessing.get_context("spawn").Pool(jobs, maxtasksperchild=2000) as pool:
+    with multiprocessing.get_context("spawn").Pool(jobs, hush, maxtasksperchild=2000) as pool:
         yield from pool.imap_unordered(_answer, tasks, chunksize=8)
 
 
