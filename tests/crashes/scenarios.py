@@ -33,7 +33,7 @@ from gpubroker import (
     Retry,
     Settings,
 )
-from gpubroker.lifecycle import release
+from gpubroker.lifecycle import owner, release
 from gpubroker.model.places import Place as LedgerPlace
 from gpubroker_runpod import provider
 from gpubroker_runpod.emulator import RunPodEmulator
@@ -135,6 +135,8 @@ def hurry() -> None:
     stand_ins: tuple[tuple[Any, str, Any], ...] = (
         (default, "create_ssl_context", no_certificates),
         (release, "delay", soon),
+        # A process that stands still is there all the while.
+        (owner, "SILENCE", 0.0),
         (provider, "LogWork", log),
     )
     for place, name, value in stand_ins:
