@@ -34,6 +34,7 @@ from gpubroker import (
     Settings,
 )
 from gpubroker.lifecycle import owner, release
+from gpubroker.lifecycle import reap as reap_module
 from gpubroker.model.places import Place as LedgerPlace
 from gpubroker_runpod import provider
 from gpubroker_runpod.emulator import RunPodEmulator
@@ -137,6 +138,7 @@ def hurry() -> None:
         (release, "delay", soon),
         # A process that stands still is there all the while.
         (owner, "SILENCE", 0.0),
+        (reap_module, "LOOK_AGAIN_FOR_OWNERS", 0.05),
         (provider, "LogWork", log),
     )
     for place, name, value in stand_ins:
