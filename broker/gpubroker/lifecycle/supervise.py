@@ -272,7 +272,12 @@ class Supervisor:
             return  # the child of a fork leaves what its parent holds to its parent
         # First the task, then the record: whatever interrupts the latter, the former goes on.
         self._releases += 1
-        self.start(self._release, hold)
+        try:
+            self.start(self._release, hold)
+        except RuntimeError:
+            # The loop is ending and takes no task any more: whoever sweeps next goes on.
+            self._releases -= 1
+            hold.wait_no_more()
         hold.interrupt()
         lease, now = hold.row, self._parts.now()
         with suppress(LedgerError, BrokerClosed):  # `_release` insists on it
