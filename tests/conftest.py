@@ -33,6 +33,9 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
 
 #: In these folders things take real time, so that the second event loop's turn is for deep runs.
 _REAL_TIME = (
+    "tests/broker/",
+    "tests/cli/",
+    "tests/lifecycle/test_cancellation.py",  # in virtual time, and very often
     "tests/transport/",
     *(f"tests/providers/{name}/" for name in ("vast", "runpod", "failover", "conformance")),
 )

@@ -110,6 +110,7 @@ print(lease.id, flush=True)
 """
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("leave", ["", "sys.exit(0)", "raise ValueError", "os._exit(0)"])
 def test_a_machine_that_cannot_be_released_keeps_no_program_from_exiting(
     start: Start, leave: str

@@ -376,6 +376,7 @@ async def test_an_impossible_creation_time_is_not_believed(
     assert row.spent >= Money.from_micros(cloud.billed.micros) > Money("0.03")
 
 
+@pytest.mark.deep
 async def test_what_cannot_be_released_goes_on_counting_against_budgets(
     cloud: ScriptedCloud, now: VirtualWallClock, broker_on: MakeBroker
 ) -> None:

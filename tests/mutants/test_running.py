@@ -13,6 +13,9 @@ from tests.mutants.mutant import NotArmed, planted
 from tests.mutants.running import End, clean_copy, mutated_copy, run_suite
 
 
+pytestmark = pytest.mark.deep
+
+
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """A small tree of its own, with nothing in it yet."""
