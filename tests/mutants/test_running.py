@@ -12,7 +12,6 @@ import pytest
 from tests.mutants.mutant import NotArmed, planted
 from tests.mutants.running import End, clean_copy, mutated_copy, run_suite
 
-
 pytestmark = pytest.mark.deep
 
 
