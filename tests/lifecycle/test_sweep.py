@@ -80,6 +80,29 @@ async def test_a_create_that_is_answered_after_its_intent_was_closed_is_released
     assert problems == []
 
 
+async def test_a_lease_that_was_closed_since_its_row_was_read_is_left_closed(
+    cloud: ScriptedCloud, broker_on: MakeBroker, tmp_path: Path, events: list[Event]
+) -> None:
+    """A process that stood still in the middle of a sweep finds that others have done its work."""
+    ledger = tmp_path / "ledger.db"
+    async with broker_on(cloud, ledger=ledger, sweep=False) as owner:
+        async with owner.lease(A_4090) as lease:
+            pass
+        (before,) = await owner.leases()
+        await owner.wait_released(lease.id, timeout=300)
+        (closed,) = await owner.leases(open_only=False)
+        async with broker_on(cloud, ledger=ledger, seed=2, sweep=False) as late:
+            _, _, reaper = late._opened()  # pyright: ignore[reportPrivateUsage]
+            await reaper.release(before, Finding.OVERDUE)
+            await anyio.sleep(100)
+            (after,) = await late.leases(open_only=False)
+            assert await late.verify() == []
+
+    assert before.state is LeaseState.RELEASING
+    assert (after.state, after.spent) == (closed.state, closed.spent)
+    assert not any(event.kind is EventKind.ALARM for event in events)
+
+
 async def test_who_learns_that_a_lease_was_taken_from_it_may_still_not_write_to_it(
     cloud: ScriptedCloud, broker_on: MakeBroker, tmp_path: Path
 ) -> None:

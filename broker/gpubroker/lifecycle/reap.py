@@ -368,9 +368,12 @@ class Reaper:
         now = parts.now()
         mine = parts.identity.id
         await self._supervisor.beat()
+        was_open = lease.state.open
         lease = await parts.ledger.insist(
             lambda ledger: ledger.take_over(lease, mine, now, str(why))
         )
+        if was_open and not lease.state.open:
+            return lease  # it was proven gone since this sweep read its row
         if lease.state in HELD and why in (Finding.OWNER_DEAD, Finding.OWNER_MISSING):
             orphan = lease
             lease = await parts.ledger.insist(

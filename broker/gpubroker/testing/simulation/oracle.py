@@ -61,8 +61,9 @@ class Oracle:
         self._results: list[tuple[Result, bool]] = []
         #: By lease: the true time from which nobody may hold it any more, whatever clocks say.
         self._free_from: dict[str, float] = {}
-        #: By lease: what its intent reserved.
+        #: By lease: what its intent reserved, and the price that was agreed on.
         self._reserved: dict[str, Money] = {}
+        self._agreed: dict[str, Money] = {}
         self.found: list[Violation] = []
 
     def open(self, ledger: Path) -> None:
@@ -124,6 +125,7 @@ class Oracle:
         if operation == "reserve":
             assert lease is not None
             self._reserved[lease.id] = lease.reserved
+            self._agreed[lease.id] = lease.hourly
             lifetime = lease.deadline - lease.created_at
             self._free_from[lease.id] = self._world.true_time() + lifetime
             self._budgets(lease, arguments[1])
@@ -256,7 +258,7 @@ class Oracle:
     def _money(self, cloud: ScriptedCloud, machine: RentedMachine, lease: LeaseRow) -> None:
         bill = machine.billed(self._world.true_time(), cloud.facts)
         quantum = lease.hourly * (cloud.facts.billing_quantum / 3600)
-        told_true = machine.price.hourly <= lease.hourly
+        told_true = machine.price.hourly <= self._agreed[lease.id]
         clock_true = not any(f.what == "clock_jumps" for _, f in self._schedule.faults)
         alone = lease.machine_id == machine.id
         if not (told_true and clock_true and alone):
