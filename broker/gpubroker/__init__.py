@@ -45,8 +45,8 @@ if TYPE_CHECKING:
         ProviderPlugin,
         hookimpl,
     )
-    from gpubroker.lifecycle.lease import AsyncLease
-    from gpubroker.lifecycle.reap import Swept
+    from gpubroker.lifecycle.leasing.lease import AsyncLease
+    from gpubroker.lifecycle.reaping.reap import Swept
     from gpubroker.lifecycle.standing import ProviderStatus
     from gpubroker.model.charges import Charge
     from gpubroker.model.costs import CostLine, Costs
@@ -216,7 +216,7 @@ _MODULE_OF = {
     "AcquireError": "errors",
     "AcquireStopped": "errors",
     "AsyncBroker": "broker",
-    "AsyncLease": "lifecycle.lease",
+    "AsyncLease": "lifecycle.leasing.lease",
     "Attempt": "model.decisions",
     "AttemptState": "model.decisions",
     "AttemptsExhausted": "errors",
@@ -299,7 +299,7 @@ _MODULE_OF = {
     "SetupFailed": "errors",
     "StaleOwner": "errors",
     "Stream": "transport.job_io",
-    "Swept": "lifecycle.reap",
+    "Swept": "lifecycle.reaping.reap",
     "Timings": "model.results",
     "TrustTier": "model.requirements",
     "Verdict": "model.decisions",

@@ -14,15 +14,15 @@ from anyio import AsyncContextManagerMixin
 
 from gpubroker.errors import BrokerClosed, InvalidValue, JobError, StaleOwner
 from gpubroker.ledger.verify import violations
-from gpubroker.lifecycle.acquire import Acquisition, Wish, look
-from gpubroker.lifecycle.adoption import CannotAdopt
-from gpubroker.lifecycle.lease import AsyncLease
-from gpubroker.lifecycle.lost_ledger import Search, adopt, search
+from gpubroker.lifecycle.leasing.lease import AsyncLease
 from gpubroker.lifecycle.opening import open_parts
 from gpubroker.lifecycle.parts import Parts
-from gpubroker.lifecycle.reap import Reaper, Swept
+from gpubroker.lifecycle.reaping.adoption import CannotAdopt
+from gpubroker.lifecycle.reaping.lost_ledger import Search, adopt, search
+from gpubroker.lifecycle.reaping.reap import Reaper, Swept
+from gpubroker.lifecycle.releasing.supervise import Supervisor
+from gpubroker.lifecycle.renting.acquire import Acquisition, Wish, look
 from gpubroker.lifecycle.standing import ProviderStatus, statuses, with_balances
-from gpubroker.lifecycle.supervise import Supervisor
 from gpubroker.model.costs import Costs, CostsBy
 from gpubroker.model.decisions import DecisionRecord
 from gpubroker.model.events import Event, EventKind

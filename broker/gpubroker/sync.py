@@ -22,9 +22,9 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from gpubroker.broker import AsyncBroker
 from gpubroker.errors import BrokerClosed
-from gpubroker.lifecycle.lease import AsyncLease
-from gpubroker.lifecycle.lost_ledger import Search
-from gpubroker.lifecycle.reap import Swept
+from gpubroker.lifecycle.leasing.lease import AsyncLease
+from gpubroker.lifecycle.reaping.lost_ledger import Search
+from gpubroker.lifecycle.reaping.reap import Swept
 from gpubroker.lifecycle.standing import ProviderStatus
 from gpubroker.model.costs import Costs, CostsBy
 from gpubroker.model.decisions import DecisionRecord

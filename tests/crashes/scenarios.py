@@ -33,8 +33,9 @@ from gpubroker import (
     Retry,
     Settings,
 )
-from gpubroker.lifecycle import owner, release
-from gpubroker.lifecycle import reap as reap_module
+from gpubroker.lifecycle import owner
+from gpubroker.lifecycle.reaping import reap as reap_module
+from gpubroker.lifecycle.releasing import release
 from gpubroker.model.places import Place as LedgerPlace
 from gpubroker_runpod import provider
 from gpubroker_runpod.emulator import RunPodEmulator

@@ -24,7 +24,7 @@ from gpubroker import (
     Requirements,
     Result,
 )
-from gpubroker.lifecycle import reap
+from gpubroker.lifecycle.reaping import reap
 from gpubroker.policy.sweeping import Finding, Scene, Verdict
 from gpubroker.testing import ScriptedCloud, VirtualWallClock, offer
 

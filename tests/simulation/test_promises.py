@@ -14,10 +14,11 @@ import pytest
 from gpubroker.errors import CreateUnknown, ProviderError
 from gpubroker.ledger import edges, spending
 from gpubroker.ledger.ledger import Ledger
-from gpubroker.lifecycle import reap, release
 from gpubroker.lifecycle.owner import Identity
 from gpubroker.lifecycle.readings import Reading, Readings
-from gpubroker.lifecycle.supervise import Supervisor
+from gpubroker.lifecycle.reaping import reap
+from gpubroker.lifecycle.releasing import release
+from gpubroker.lifecycle.releasing.supervise import Supervisor
 from gpubroker.model.leases import LeaseRow
 from gpubroker.model.money import Money
 from gpubroker.model.results import JobState, Outcome

@@ -14,7 +14,7 @@ from gpubroker.cli.interrupts import Stop, Stopped
 from gpubroker.cli.proof import all_proven, prove
 from gpubroker.cli.screen import Page, Table, say, show, show_json
 from gpubroker.errors import InvalidValue, ProviderError
-from gpubroker.lifecycle.lost_ledger import Search
+from gpubroker.lifecycle.reaping.lost_ledger import Search
 from gpubroker.model.codec import to_plain
 from gpubroker.model.durations import parse_seconds
 from gpubroker.model.leases import ReleaseState

@@ -12,7 +12,7 @@ from gpubroker.cli.interrupts import Stop, Stopped
 from gpubroker.cli.proof import all_proven, prove
 from gpubroker.cli.render import reap_page
 from gpubroker.cli.screen import say, show, show_json
-from gpubroker.lifecycle.reap import LOOK_AGAIN_FOR_OWNERS, SWEEP_EVERY, Swept
+from gpubroker.lifecycle.reaping.reap import LOOK_AGAIN_FOR_OWNERS, SWEEP_EVERY, Swept
 from gpubroker.model.codec import to_plain
 from gpubroker.model.durations import parse_seconds
 from gpubroker.model.events import Event, EventKind

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from gpubroker.cli.durations import shown
 from gpubroker.cli.screen import Page, Table
-from gpubroker.lifecycle.reap import Swept
+from gpubroker.lifecycle.reaping.reap import Swept
 from gpubroker.lifecycle.standing import ProviderStatus
 from gpubroker.model.leases import LeaseRow, ReleaseState
 from gpubroker.model.money import Money

@@ -21,7 +21,7 @@ from gpubroker.policy.budget import Budget
 
 if TYPE_CHECKING:
     from gpubroker.lifecycle.hold import Hold
-    from gpubroker.lifecycle.quoting import Asking
+    from gpubroker.lifecycle.renting.quoting import Asking
 
 #: Where what a program should log goes, if it logs.
 _log: Final = logging.getLogger("gpubroker")

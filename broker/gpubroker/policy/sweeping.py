@@ -1,7 +1,7 @@
 """What a sweep makes of one provider's machines and this ledger's leases.
 
 Pure: it compares what the provider listed (read first) with the open leases (read second), in
-both directions. It proposes; `gpubroker.lifecycle.reap` carries out.
+both directions. It proposes; `gpubroker.lifecycle.reaping.reap` carries out.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ pytest.importorskip("asyncssh", reason="the extra sandbox is not installed")
 from tests.providers.runpod.documents import held_against_documents
 
 from gpubroker import AsyncBroker, Budget, Event, Money, Settings
-from gpubroker.lifecycle import release
+from gpubroker.lifecycle.releasing import release
 from gpubroker.transport.ssh import missing_client
 from gpubroker_runpod import provider
 from gpubroker_runpod.emulator import RunPodEmulator

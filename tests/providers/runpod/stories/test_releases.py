@@ -17,7 +17,7 @@ from gpubroker import (
     ReleaseState,
     Requirements,
 )
-from gpubroker.lifecycle import settling
+from gpubroker.lifecycle.releasing import settling
 from gpubroker.policy import backoff
 from gpubroker_runpod.emulator import RunPodEmulator
 

@@ -12,12 +12,12 @@ from gpubroker.errors import ErrorKind, LeaseReleased, LedgerUnusable, ProviderE
 from gpubroker.ledger.ledger import OverLimit
 from gpubroker.lifecycle.hold import Hold
 from gpubroker.lifecycle.lease_files import KeptLease
+from gpubroker.lifecycle.leasing.running import run_on
 from gpubroker.lifecycle.link import Link
 from gpubroker.lifecycle.parts import Parts
-from gpubroker.lifecycle.readiness import wait_until_running
-from gpubroker.lifecycle.release import resolve_unknown
-from gpubroker.lifecycle.running import run_on
-from gpubroker.lifecycle.supervise import Supervisor
+from gpubroker.lifecycle.releasing.release import resolve_unknown
+from gpubroker.lifecycle.releasing.supervise import Supervisor
+from gpubroker.lifecycle.renting.readiness import wait_until_running
 from gpubroker.model.events import EventKind
 from gpubroker.model.jobs import Job
 from gpubroker.model.leases import LeaseRow, LeaseState, OnOwnerDeath

@@ -25,11 +25,11 @@ from gpubroker.errors import (
     ProviderError,
 )
 from gpubroker.ledger.ledger import NoPlace, OverLimit
-from gpubroker.lifecycle.attempt import Conditions, bring_up, intend, money_left
 from gpubroker.lifecycle.hold import Hold
 from gpubroker.lifecycle.parts import Parts
-from gpubroker.lifecycle.quoting import ask_all
-from gpubroker.lifecycle.supervise import Supervisor
+from gpubroker.lifecycle.releasing.supervise import Supervisor
+from gpubroker.lifecycle.renting.attempt import Conditions, bring_up, intend, money_left
+from gpubroker.lifecycle.renting.quoting import ask_all
 from gpubroker.model.decisions import (
     Attempt,
     AttemptState,

@@ -23,10 +23,10 @@ from gpubroker.errors import (
 from gpubroker.ledger.ledger import Ledger
 from gpubroker.lifecycle.hold import Hold
 from gpubroker.lifecycle.lease_files import KeptJob
+from gpubroker.lifecycle.leasing.running import Run, run_on
+from gpubroker.lifecycle.leasing.tunnel import answering, service
 from gpubroker.lifecycle.parts import Parts
-from gpubroker.lifecycle.running import Run, run_on
-from gpubroker.lifecycle.supervise import Supervisor
-from gpubroker.lifecycle.tunnel import answering, service
+from gpubroker.lifecycle.releasing.supervise import Supervisor
 from gpubroker.model.decisions import DecisionRecord
 from gpubroker.model.events import EventKind
 from gpubroker.model.jobs import Job

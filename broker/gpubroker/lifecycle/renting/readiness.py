@@ -7,8 +7,8 @@ import anyio
 from gpubroker.errors import ErrorKind, ProviderError, Scope
 from gpubroker.lifecycle.hold import Hold
 from gpubroker.lifecycle.parts import Parts
-from gpubroker.lifecycle.prices import risen
 from gpubroker.lifecycle.readings import Reading
+from gpubroker.lifecycle.releasing.prices import risen
 from gpubroker.model.events import EventKind
 from gpubroker.model.machines import Machine, MachineState
 

@@ -24,7 +24,7 @@ from gpubroker.errors import (
 from gpubroker.lifecycle.hold import Hold
 from gpubroker.lifecycle.owner import HEARTBEAT, OWNER_TTL
 from gpubroker.lifecycle.parts import Parts
-from gpubroker.lifecycle.release import found, release_machine, resolve_unknown
+from gpubroker.lifecycle.releasing.release import found, release_machine, resolve_unknown
 from gpubroker.model.events import EventKind
 from gpubroker.model.leases import LeaseRow, LeaseState
 from gpubroker.model.machines import Machine, Order

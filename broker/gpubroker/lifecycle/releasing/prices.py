@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from gpubroker.lifecycle.hold import Hold
 from gpubroker.lifecycle.parts import Parts
-from gpubroker.lifecycle.release import release_margin
+from gpubroker.lifecycle.releasing.release import release_margin
 from gpubroker.model.events import EventKind
 from gpubroker.model.machines import Machine
 from gpubroker.policy.pricing import still_held

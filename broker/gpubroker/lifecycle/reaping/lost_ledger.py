@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from gpubroker.errors import InvalidValue
 from gpubroker.lifecycle.parts import Parts
-from gpubroker.lifecycle.reap import Reaper
+from gpubroker.lifecycle.reaping.reap import Reaper
 from gpubroker.model.leases import LeaseRow, LeaseState
 from gpubroker.model.marks import Mark
 from gpubroker.model.money import Money

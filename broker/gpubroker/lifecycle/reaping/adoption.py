@@ -16,12 +16,12 @@ import anyio
 from gpubroker.errors import BrokerError, InvalidValue, LedgerError, MachineLost, StaleOwner
 from gpubroker.ledger.ledger import Ledger
 from gpubroker.lifecycle.hold import Hold
-from gpubroker.lifecycle.lease import AsyncLease
 from gpubroker.lifecycle.lease_files import KeptJob
+from gpubroker.lifecycle.leasing.lease import AsyncLease
+from gpubroker.lifecycle.leasing.running import LetGo
 from gpubroker.lifecycle.link import Link
 from gpubroker.lifecycle.parts import Parts
-from gpubroker.lifecycle.running import LetGo
-from gpubroker.lifecycle.supervise import Supervisor
+from gpubroker.lifecycle.releasing.supervise import Supervisor
 from gpubroker.model.decisions import DecisionRecord
 from gpubroker.model.events import EventKind
 from gpubroker.model.jobs import Job

@@ -21,22 +21,22 @@ from gpubroker.errors import (
     StaleOwner,
 )
 from gpubroker.ledger.rows import Owner
-from gpubroker.lifecycle.adoption import Adopter, CannotAdopt, tidy
 from gpubroker.lifecycle.hold import Hold
 from gpubroker.lifecycle.owner import HEARTBEAT
 from gpubroker.lifecycle.parts import Parts
-from gpubroker.lifecycle.prices import risen
 from gpubroker.lifecycle.readings import Reading
-from gpubroker.lifecycle.release import (
+from gpubroker.lifecycle.reaping.adoption import Adopter, CannotAdopt, tidy
+from gpubroker.lifecycle.reaping.spending import Spending
+from gpubroker.lifecycle.releasing.prices import risen
+from gpubroker.lifecycle.releasing.release import (
     found,
     release_machine,
     resolve_unknown,
     watch_over,
 )
-from gpubroker.lifecycle.settling import Settling
-from gpubroker.lifecycle.spending import Spending
-from gpubroker.lifecycle.supervise import Supervisor
-from gpubroker.lifecycle.surplus import end_surplus
+from gpubroker.lifecycle.releasing.settling import Settling
+from gpubroker.lifecycle.releasing.supervise import Supervisor
+from gpubroker.lifecycle.releasing.surplus import end_surplus
 from gpubroker.model.events import EventKind
 from gpubroker.model.leases import LeaseRow, LeaseState
 from gpubroker.model.machines import Machine, MachineState

@@ -9,7 +9,7 @@ import anyio
 from gpubroker.errors import LedgerError
 from gpubroker.lifecycle.owner import HEARTBEAT
 from gpubroker.lifecycle.parts import Parts
-from gpubroker.lifecycle.supervise import Supervisor
+from gpubroker.lifecycle.releasing.supervise import Supervisor
 from gpubroker.model.events import BudgetAlert, EventKind
 from gpubroker.model.leases import LeaseRow
 from gpubroker.policy.budget import (

@@ -1,0 +1,1 @@
+"""A machine in hand: jobs and services on it."""

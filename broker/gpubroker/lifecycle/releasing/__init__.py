@@ -1,0 +1,1 @@
+"""Giving machines up, and making sure of it."""
