@@ -9,8 +9,8 @@ from pathlib import Path
 import anyio
 import pytest
 
-from gpubroker import Event, JobState, ReleaseState, Requirements, Result
-from gpubroker.testing import ScriptedCloud, VirtualWallClock
+from gpubroker import Event, EventKind, JobState, LeaseReleased, ReleaseState, Requirements, Result
+from gpubroker.testing import ScriptedCloud, VirtualWallClock, offer
 
 from .conftest import MakeBroker
 
@@ -169,3 +169,32 @@ def elsewhere(ledger: Path) -> None:
     with sqlite3.connect(ledger) as sql:
         sql.execute("UPDATE owners SET host = 'elsewhere'")
     sql.close()
+
+
+async def test_a_clock_that_is_set_makes_no_machine_old_enough_to_be_missed(
+    broker_on: MakeBroker, now: VirtualWallClock
+) -> None:
+    """What a list does not show yet is not gone, though by the clock it is ten hours old."""
+    cloud = ScriptedCloud(now=VirtualWallClock(), offers=[offer("RTX 4090", "0.36")])
+    cloud.visibility_lag(40)
+    cloud.boot_takes(300)
+    cloud.release_does_nothing()
+    left: list[bool] = []
+
+    def look(event: Event) -> None:
+        if event.kind is EventKind.PROVEN:
+            left.append(bool(cloud.running))
+
+    async with broker_on(cloud, on_event=look, close_wait=600) as broker:
+
+        async def work() -> None:
+            with pytest.raises(LeaseReleased):
+                await broker.run(["x"], A_4090, lifetime=HOUR)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(work)
+            await anyio.sleep(5)
+            now.jump(10 * HOUR)
+
+    assert left == [False]
+    assert len(cloud.destroys) > 1

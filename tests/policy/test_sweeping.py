@@ -14,6 +14,7 @@ from gpubroker.model.leases import LeaseState as S
 from gpubroker.model.machines import Machine, MachineState
 from gpubroker.model.marks import Mark
 from gpubroker.model.money import Money
+from gpubroker.policy.clock import Step
 from gpubroker.policy.sweeping import Finding, Scene, Verdict, brake, can_be_adopted, sweep
 from gpubroker.policy.transitions import HELD
 
@@ -221,6 +222,17 @@ class TestTime:
         looked_at = scene([lease(accepted_at=NOW - 90)], [], read_at=NOW - 50)
 
         assert findings(looked_at) == []
+
+    def test_a_clock_that_was_set_makes_nothing_older(self) -> None:
+        """What was rented 90 s ago by the clock, which went forward by 60, may not be listed yet."""
+        young = lease(created_at=NOW - 95, accepted_at=NOW - 90)
+        looked_at = scene([young], [], alive=lambda _: None)
+        set_forward = replace(looked_at, steps=(Step(NOW - 80, 60),))
+
+        (believed,), (doubted,) = sweep(looked_at), sweep(set_forward)
+
+        assert believed.finding is F.VANISHED
+        assert doubted.finding is F.OWNER_MISSING
 
     def test_a_dead_owner_needs_no_horizon(self) -> None:
         """Its machine is given up even while the list cannot show it yet."""

@@ -15,6 +15,7 @@ from gpubroker.model.facts import ProviderFacts
 from gpubroker.model.leases import LeaseRow, LeaseState
 from gpubroker.model.machines import Machine, MachineState
 from gpubroker.model.marks import Mark
+from gpubroker.policy.clock import Step, age
 from gpubroker.policy.transitions import HELD, USED
 
 
@@ -52,6 +53,7 @@ class Scene:
     Attributes:
         machines: a complete listing, tombstones included.
         read_at: Unix time at which that listing was asked for.
+        steps: how often this host's wall clock had gone forward by itself until then.
         leases: this ledger's open leases with this provider, read after the listing.
         closed: finds a closed lease by its mark.
         alive: what is known of a lease's owner: ``True`` alive, ``False`` certainly dead,
@@ -72,6 +74,7 @@ class Scene:
     own: str
     now: float
     in_hand: Collection[str] | None = None
+    steps: tuple[Step, ...] = ()
 
 
 def sweep(scene: Scene) -> list[Verdict]:
@@ -133,14 +136,14 @@ def _is_down(lease: LeaseRow, machine: Machine | None) -> bool:
 def _of_watched(lease: LeaseRow, machine: Machine | None, scene: Scene) -> Finding | None:
     if machine is not None:
         return Finding.FOUND
-    over = scene.read_at - lease.created_at > scene.facts.late_create_watch
-    return Finding.WATCH_OVER if over else None
+    watched = age(lease.created_at, scene.read_at, scene.steps)
+    return Finding.WATCH_OVER if watched > scene.facts.late_create_watch else None
 
 
 def _visible(lease: LeaseRow, scene: Scene) -> bool:
     """Whether the listing was made late enough to have to show the lease's machine."""
     since = max(lease.created_at, lease.accepted_at or 0.0)
-    return scene.read_at - since >= scene.facts.visibility_horizon
+    return age(since, scene.read_at, scene.steps) >= scene.facts.visibility_horizon
 
 
 def _of_strangers(

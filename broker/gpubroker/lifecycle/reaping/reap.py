@@ -282,6 +282,7 @@ class Reaper:
             facts=parts.providers[name].facts,
             machines=machines,
             read_at=reading.wall,
+            steps=reading.steps,
             leases=leases,
             closed=closed,
             alive=lambda lease: alive.get(lease.owner),

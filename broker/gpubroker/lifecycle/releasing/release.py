@@ -196,14 +196,16 @@ async def _gone(parts: Parts, lease: LeaseRow, machine: Machine) -> bool:
     absent, last_absent, failures = 0, float("-inf"), 0
     tolerated = anyio.current_time() + facts.release_margin
     horizon_ends = anyio.current_time() + facts.visibility_horizon
-    visible_from = (lease.accepted_at or lease.created_at) + facts.visibility_horizon
+    made_at = lease.accepted_at or lease.created_at
+    readings = parts.readings[lease.provider]
     while absent < facts.absence_readings:
         # A clock that was set back must not make this wait for it to catch up.
-        early = min(visible_from - parts.now(), horizon_ends - anyio.current_time())
+        young = facts.visibility_horizon - readings.age(made_at)
+        early = min(young, horizon_ends - anyio.current_time())
         pause = max(early, last_absent + facts.absence_interval - anyio.current_time())
         if pause > 0:
             await anyio.sleep(pause)
-        reading = await parts.readings[lease.provider].next()
+        reading = await readings.next()
         if reading.error is not None:
             failures += 1
             if failures == _UNPROVEN_ALARM:
@@ -249,7 +251,7 @@ async def resolve_unknown(
         if machine is not None:
             return await found(parts, lease, machine, on_change), machine
         # By either clock: the wall's may have been set back meanwhile.
-        age = max(reading.wall - lease.created_at, reading.asked_at - began)
+        age = max(reading.age(lease.created_at), reading.asked_at - began)
         if age >= facts.visibility_horizon:
             absent += 1
             if absent >= facts.absence_readings:

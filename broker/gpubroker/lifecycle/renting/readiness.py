@@ -75,7 +75,7 @@ class _Boot:
 
     def _count_absence(self, reading: Reading) -> None:
         facts = self._hold.provider.facts
-        if reading.wall - self._hold.row.created_at < facts.visibility_horizon:
+        if reading.age(self._hold.row.created_at) < facts.visibility_horizon:
             return
         # Two looks in quick succession are one look.
         if reading.asked_at - self._last_absent >= facts.absence_interval:
