@@ -5,12 +5,21 @@ from pathlib import Path
 
 import pytest
 
-from .program import Program
+from .program import LOADING, Program
+from .warm import Warm
+
+
+@pytest.fixture(scope="session")
+def warm() -> Generator[Warm]:
+    """The program, loaded."""
+    warm = Warm(LOADING)
+    yield warm
+    warm.end()
 
 
 @pytest.fixture
-def program(tmp_path: Path) -> Generator[Program]:
+def program(tmp_path: Path, warm: Warm) -> Generator[Program]:
     """The program in an empty home, which nothing outlives."""
-    program = Program(tmp_path)
+    program = Program(tmp_path, warm)
     yield program
     program.end()

@@ -20,22 +20,30 @@ from typing import IO, Any
 from gpubroker.ledger.ledger import Ledger
 from gpubroker.model.leases import LeaseRow
 
+from .warm import Warm
+
 PATIENCE = 30.0
+
+#: The environment that every home shares.
+LOADING = {
+    "PATH": os.environ["PATH"],
+    "PYTHONPATH": os.environ.get("PYTHONPATH", ""),  # the code under test, also from there
+    "LC_ALL": "C.UTF-8",
+}
 
 
 class Program:
     """``gpubroker``, with its ledger, its local leases and its working directory under `home`."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, warm: Warm) -> None:
+        self._warm = warm
         self.home = home
         self.ledger = home / "ledger.db"
         self.local = home / "local"
         self.work = home / "work"
         self.work.mkdir()
         self.env = {
-            "PATH": os.environ["PATH"],
-            "PYTHONPATH": os.environ.get("PYTHONPATH", ""),  # the code under test, also from there
-            "LC_ALL": "C.UTF-8",
+            **LOADING,
             "HOME": str(home),
             "XDG_STATE_HOME": str(home / "state"),
             "XDG_CONFIG_HOME": str(home / "config"),
@@ -47,15 +55,7 @@ class Program:
 
     def __call__(self, *words: str, **env: str) -> subprocess.CompletedProcess[bytes]:
         """Run it to its end."""
-        return subprocess.run(
-            self._command(words),
-            env=self.env | env,
-            cwd=self.work,
-            capture_output=True,
-            stdin=subprocess.DEVNULL,
-            timeout=PATIENCE,
-            check=False,
-        )
+        return self._warm.run(words, self.env | env, self.work, PATIENCE)
 
     def json(self, *words: str, **env: str) -> Any:
         """Run it to its end, and read the one JSON value on its stdout."""

@@ -476,3 +476,29 @@ class TestRecords:
         assert ledger.leases() == [new, middle]
         assert ledger.leases(open_only=False) == [new, middle, old]
         assert ledger.leases(limit=1) == [new]
+
+    def test_the_leases_of_one_provider(self, ledger: Ledger, new_lease: NewLease) -> None:
+        """No other provider's among them, and closed ones only where all are asked for."""
+        brought_to(ledger, new_lease(provider="other"), S.READY)
+        closed = brought_to(ledger, new_lease(provider="acme"), S.REFUSED)
+        held = brought_to(ledger, new_lease(provider="acme"), S.READY)
+
+        assert ledger.leases(provider="acme") == [held]
+        everything = ledger.leases(provider="acme", open_only=False)
+        assert sorted(row.id for row in everything) == sorted([closed.id, held.id])
+
+    def test_a_lease_is_undisturbed_while_it_is_open_and_nobody_asked_for_it(
+        self, ledger: Ledger, new_lease: NewLease
+    ) -> None:
+        """Its owner learns by its absence, or by a newer epoch, that it has to look."""
+        quiet, taken, asked, drained, closed = (
+            brought_to(ledger, new_lease(owner="me"), state)
+            for state in (S.BUSY, S.READY, S.READY, S.BUSY, S.RELEASED)
+        )
+        brought_to(ledger, new_lease(owner="another"), S.BUSY)
+        again = ledger.take_over(taken, "me", 1003.0, "x")
+        ledger.request_release(asked, 1003.0, "enough")
+        ledger.request_drain(drained, 1003.0, "enough")
+
+        assert ledger.undisturbed("me") == {quiet.id: quiet.epoch, taken.id: again.epoch}
+        assert closed.id not in ledger.undisturbed("me")

@@ -88,6 +88,23 @@ class TestLimits:
         assert (found.spent, found.committed) == (Money("0.40"), Money("2.30"))
         assert [cost_so_far(lease, 1900.0) for lease in running] == [Money("0.10")]
 
+    @settings(deadline=None, max_examples=60)
+    @given(st.lists(claims(), max_size=5), st.lists(limits, max_size=3))
+    def test_a_usage_counts_every_open_lease_that_its_limit_counts(
+        self, asked: list[dict[str, object]], given_: list[Limit]
+    ) -> None:
+        """Also where only the leases of one request, or one lease, are looked at for a limit."""
+        with closing(Ledger(None, entropy=ENTROPY)) as ledger:
+            for number, columns in enumerate(asked):
+                ledger.reserve(_row(number, columns), [])
+
+            usages, running = ledger.usages(given_, 1900.0)
+
+            for limit, found in zip(given_, usages, strict=True):
+                mine = [cost_so_far(lease, 1900.0) for lease in running if limit.counts(lease)]
+                assert (found.limit, found.spent) == (limit, sum(mine, Money(0)))
+                assert found.committed == ledger.committed(limit)
+
     @pytest.mark.parametrize("state", list(S))
     def test_a_place_is_taken_until_its_destroy_is_acknowledged(
         self, ledger: Ledger, new_lease: NewLease, state: S

@@ -31,6 +31,7 @@ def costs(
     leases = _leases(sql, where, given)
     jobs = _jobs(sql, where, given) if by == "job" else {}
     limits = standing_limits(budget, now, budget.provider, budget.tag)
+    usages = spending.usages(sql, limits, spending.open_leases(sql), now)
     places = machine_limits(budget, budget.provider, budget.tag)
     return Costs(
         by=by,
@@ -40,7 +41,7 @@ def costs(
         lines=tuple(cost_lines(by, leases, jobs, now, budget.timezone)),
         spent=sum((cost_so_far(lease, now) for lease in leases), ZERO),
         reserved=sum((held(lease, now) for lease in leases), ZERO),
-        limits=tuple(_limit_line(usage) for usage in spending.usages(sql, limits, now)),
+        limits=tuple(_limit_line(usage) for usage in usages),
         machines=tuple(
             MachinesLine(name=limit.name, machines=limit.machines, held=count)
             for limit, count in spending.machines_held(sql, places)

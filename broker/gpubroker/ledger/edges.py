@@ -58,23 +58,25 @@ def move(
         raise LedgerError(f"lease {lease.id} is {now.state}; it cannot become {target}")
     if target in USED and now.release_requested_at is not None:
         raise LedgerError(f"lease {lease.id} cannot become {target}: its release was asked for")
-    update(sql, now, {**columns, "state": str(target)})
-    result = read(sql, lease.id)
+    result = update(sql, now, {**columns, "state": str(target)})
     write_event(sql, result, at, kind, now.state, target, detail)
     return result
 
 
-def update(sql: Sql, lease: LeaseRow, columns: dict[str, Any]) -> None:
-    """Set `columns` of a lease that was read in this very transaction."""
+def update(sql: Sql, lease: LeaseRow, columns: dict[str, Any]) -> LeaseRow:
+    """Set `columns` of a lease that was read in this very transaction, and return it as it is now."""
     if not columns:
-        return
+        return lease
     values = {name: stored(value) for name, value in columns.items()}
-    changed = sql.execute(
-        f"UPDATE leases SET {', '.join(f'{n} = :{n}' for n in values)}"  # noqa: S608
-        " WHERE id = :_id AND epoch = :_epoch AND state = :_state",
-        {**values, "_id": lease.id, "_epoch": lease.epoch, "_state": str(lease.state)},
-    ).rowcount
-    assert changed == 1, "the row was read in this very transaction"
+    changed = list(
+        sql.execute(
+            f"UPDATE leases SET {', '.join(f'{n} = :{n}' for n in values)}"  # noqa: S608
+            " WHERE id = :_id AND epoch = :_epoch AND state = :_state RETURNING *",
+            {**values, "_id": lease.id, "_epoch": lease.epoch, "_state": str(lease.state)},
+        )
+    )
+    assert len(changed) == 1, "the row was read in this very transaction"
+    return lease_from(changed[0])
 
 
 def stored(value: Any) -> Any:

@@ -172,7 +172,8 @@ class Ledger:
     def usages(self, limits: Iterable[Limit], now: float) -> tuple[list[Usage], list[LeaseRow]]:
         """How full each limit is at Unix time `now`, and the open leases at that moment."""
         with self._store.reading() as sql:
-            return spending.usages(sql, limits, now), spending.open_leases(sql)
+            running = spending.open_leases(sql)
+            return spending.usages(sql, limits, running, now), running
 
     def machines_held(self, limits: Iterable[MachineLimit]) -> list[tuple[MachineLimit, int]]:
         """How many machines are held of those that each limit counts."""
@@ -236,9 +237,9 @@ class Ledger:
         """Write an event, and set `columns`, without a change of state."""
         with self._store.transaction() as sql:
             now = edges.current(sql, lease)
-            edges.update(sql, now, columns)
+            result = edges.update(sql, now, columns)
             edges.write_event(sql, now, at, kind, None, None, detail)
-            return edges.read(sql, lease.id)
+            return result
 
     def request_release(self, lease: LeaseRow, at: float, reason: str) -> LeaseRow:
         """Ask for the release of a lease. Absorbing: the first request stands.
@@ -257,9 +258,9 @@ class Ledger:
                 )
             if not asked or not now.state.open:
                 return now
-            edges.update(sql, now, asked)
+            result = edges.update(sql, now, asked)
             edges.write_event(sql, now, at, "release requested", None, None, reason)
-            return edges.read(sql, lease.id)
+            return result
 
     def request_drain(self, lease: LeaseRow, at: float, reason: str) -> LeaseRow:
         """Ask whoever holds a lease to give it up once no job runs on it. The first request stands."""
@@ -267,9 +268,9 @@ class Ledger:
             now = edges.current(sql, lease)
             if now.drain_reason or not now.state.open:
                 return now
-            edges.update(sql, now, {"drain_reason": reason})
+            result = edges.update(sql, now, {"drain_reason": reason})
             edges.write_event(sql, now, at, "drain requested", None, None, reason)
-            return edges.read(sql, lease.id)
+            return result
 
     def take_over(self, lease: LeaseRow, owner: str, at: float, detail: str) -> LeaseRow:
         """Make `owner` the holder: the epoch rises, and the former holder can change nothing.
@@ -280,8 +281,7 @@ class Ledger:
         with self._store.transaction() as sql:
             now = edges.current(sql, lease)
             taken = {"owner": owner, "epoch": now.epoch + 1}
-            edges.update(sql, now, taken)
-            result = edges.read(sql, lease.id)
+            result = edges.update(sql, now, taken)
             edges.write_event(sql, result, at, "taken over", None, None, detail)
             return result
 
@@ -311,10 +311,11 @@ class Ledger:
             now = edges.read(sql, lease.id)
             if now.state is not LeaseState.RELEASED or now.settled_at is not None:
                 return now
-            edges.update(sql, now, {"spent": billed, "counted": now.spent, "settled_at": at})
+            settled = {"spent": billed, "counted": now.spent, "settled_at": at}
+            result = edges.update(sql, now, settled)
             detail = f"counted {now.spent}, billed {billed}"
             edges.write_event(sql, now, at, "settled", None, None, detail)
-            return edges.read(sql, lease.id)
+            return result
 
     # ---- jobs -----------------------------------------------------------------------------
 
@@ -389,15 +390,29 @@ class Ledger:
             row = sql.execute("SELECT * FROM leases WHERE mark = :mark", {"mark": mark}).fetchone()
             return None if row is None else lease_from(row)
 
-    def leases(self, *, open_only: bool = True, limit: int = 1_000_000) -> list[LeaseRow]:
-        """Leases, the newest first."""
-        where = "WHERE state NOT IN ('released', 'refused')" if open_only else ""
+    def leases(
+        self, *, open_only: bool = True, provider: str | None = None, limit: int = 1_000_000
+    ) -> list[LeaseRow]:
+        """Leases, of one provider or of all, the newest first."""
+        open_ones = "state NOT IN ('released', 'refused')" if open_only else "TRUE"
+        of_one = "TRUE" if provider is None else "provider = :provider"
         with self._store.reading() as sql:
             rows = sql.execute(
-                f"SELECT * FROM leases {where} ORDER BY created_at DESC, id LIMIT :limit",  # noqa: S608
-                {"limit": limit},
+                f"SELECT * FROM leases WHERE {open_ones} AND {of_one}"  # noqa: S608
+                " ORDER BY created_at DESC, id LIMIT :limit",
+                {"provider": provider, "limit": limit},
             )
             return [lease_from(row) for row in rows]
+
+    def undisturbed(self, owner: str) -> dict[str, int]:
+        """The open leases of `owner` that nobody has asked to be given up: epochs, by id."""
+        with self._store.reading() as sql:
+            rows = sql.execute(
+                "SELECT id, epoch FROM leases WHERE state NOT IN ('released', 'refused')"
+                " AND owner = :owner AND release_requested_at IS NULL AND drain_reason = ''",
+                {"owner": owner},
+            )
+            return {row["id"]: row["epoch"] for row in rows}
 
     def unsettled(self, provider: str, *, since: float, until: float) -> list[LeaseRow]:
         """Leases whose machines a provider really had, ended between two moments, not settled."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import wraps
+from functools import cache, wraps
 from types import NoneType
 from typing import Any, Final, TypeVar
 
@@ -51,12 +51,20 @@ _STORED: Final[dict[str, tuple[type, ...]]] = {
 }
 
 
+@cache
+def _columns(kind: type[Any]) -> tuple[tuple[str, tuple[type, ...]], ...]:
+    """The columns that `kind` has fields for, and what each is stored as."""
+    annotations = kind.__annotations__
+    return tuple((name, _STORED.get(annotations[name], (object,))) for name in kind.__slots__)
+
+
 def _fields(kind: type[Any], row: Row) -> dict[str, Any]:
     """The columns that `kind` has fields for: a newer gpubroker may have added others."""
-    values = {name: row[name] for name in kind.__slots__}
-    for name, annotation in kind.__annotations__.items():
-        if annotation in _STORED and not isinstance(values[name], _STORED[annotation]):
-            raise TypeError(f"{name} is {values[name]!r}")
+    values: dict[str, Any] = {}
+    for name, stored in _columns(kind):
+        value = values[name] = row[name]
+        if not isinstance(value, stored):
+            raise TypeError(f"{name} is {value!r}")
     return values
 
 

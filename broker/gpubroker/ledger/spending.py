@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from gpubroker.ledger.rows import lease_from
@@ -12,7 +12,9 @@ from gpubroker.model.money import Money
 from gpubroker.policy.budget import Limit, MachineLimit, Usage, usage
 
 _OPEN: Final = "state NOT IN ('released', 'refused')"
-_CLOSED: Final = "state IN ('released', 'refused')"
+#: What closed leases have cost; what all have, and hold.
+_SETTLED: Final = "CASE WHEN state IN ('released', 'refused') THEN spent ELSE 0 END"
+_COMMITTED: Final = "reserved + spent"
 _TAGGED: Final = "id IN (SELECT lease_id FROM lease_tags WHERE tag = :tag)"
 
 #: What each bound of a limit means. What is not said bounds nothing: a limit must never count
@@ -53,16 +55,29 @@ def put_tags(sql: Sql, lease: LeaseRow) -> None:
 
 def committed(sql: Sql, limit: Limit) -> Money:
     """What is reserved and spent, together, by the leases that `limit` counts."""
-    return _sum(sql, "reserved + spent", limit)
+    return _sums(sql, limit)[1]
 
 
-def usages(sql: Sql, limits: Iterable[Limit], now: float) -> list[Usage]:
-    """How full each limit is."""
-    running = open_leases(sql)
-    return [
-        usage(limit, _sum(sql, "spent", limit, closed=True), committed(sql, limit), running, now)
-        for limit in limits
-    ]
+def usages(
+    sql: Sql, limits: Iterable[Limit], running: Sequence[LeaseRow], now: float
+) -> list[Usage]:
+    """How full each limit is, given every open lease."""
+    # Each open lease may bring limits of its own: not each of them is to look at every lease.
+    of_request: dict[str, list[LeaseRow]] = {}
+    for lease in running:
+        of_request.setdefault(lease.request_id, []).append(lease)
+    of_lease = {lease.id: [lease] for lease in running}
+    found: list[Usage] = []
+    for limit in limits:
+        if limit.lease_id is not None:
+            counted = of_lease.get(limit.lease_id, [])
+        elif limit.request_id is not None:
+            counted = of_request.get(limit.request_id, [])
+        else:
+            counted = running
+        settled, taken = _sums(sql, limit)
+        found.append(usage(limit, settled, taken, counted, now))
+    return found
 
 
 def open_leases(sql: Sql) -> list[LeaseRow]:
@@ -99,15 +114,18 @@ def billed(sql: Sql, provider: str, since: float) -> tuple[Money, Money]:
     return Money.from_micros(int(row["counted"])), Money.from_micros(int(row["billed"]))
 
 
-def _sum(sql: Sql, what: str, limit: Limit, *, closed: bool = False) -> Money:
+def _sums(sql: Sql, limit: Limit) -> tuple[Money, Money]:
+    """What is settled, and what is committed, of the leases that `limit` counts."""
     values: dict[str, Any] = {name: getattr(limit, name) for name in _BOUNDS}
     clauses = [clause for name, clause in _BOUNDS.items() if values[name] is not None]
-    if closed:
-        clauses.append(_CLOSED)
     where = " AND ".join(clauses) or "TRUE"
-    query = f"SELECT COALESCE(SUM({what}), 0) AS total FROM leases WHERE {where}"  # noqa: S608
+    query = (
+        f"SELECT COALESCE(SUM({_SETTLED}), 0) AS settled,"  # noqa: S608
+        f" COALESCE(SUM({_COMMITTED}), 0) AS committed FROM leases WHERE {where}"
+    )
     used = {name: value for name, value in values.items() if value is not None}
-    return Money.from_micros(int(only(sql.execute(query, used))["total"]))
+    row = only(sql.execute(query, used))
+    return Money.from_micros(int(row["settled"])), Money.from_micros(int(row["committed"]))
 
 
 def _machines(sql: Sql, limit: MachineLimit) -> int:

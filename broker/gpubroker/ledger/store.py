@@ -63,7 +63,9 @@ def _mapping(cursor: sqlite3.Cursor, row: tuple[Any, ...]) -> Row:
 
 
 def _encodable(value: Any) -> Any:
-    return value.encode(errors="replace").decode() if isinstance(value, str) else value
+    if isinstance(value, str) and not value.isascii():
+        return value.encode(errors="replace").decode()
+    return value
 
 
 class Store:

@@ -240,8 +240,10 @@ class Vendor:
             if step.effect in (None, offer.gpu):
                 step.used += 1
                 return f"no {offer.title} to rent now"
-        machines = sum(m.offer_id == offer.id for m in self.books.existing(now))
-        if machines >= self.stock.get(offer.id, machines + 1):
+        stock = self.stock.get(offer.id)
+        if stock is None:
+            return None
+        if sum(machine.offer_id == offer.id for machine in self.books.existing(now)) >= stock:
             return f"offer {offer.id} is taken"
         return None
 

@@ -262,11 +262,12 @@ class Reaper:
         # What is in hand before the ledger is read or after it: a lease may be done in between.
         in_hand = {*self._supervisor.holds, *self._releasing}
         machines = list(reading.machines.values())
-        marks = [str(mark) for m in machines if (mark := Mark.find(m.mark)) is not None]
-        leases = await parts.ledger.insist(
-            lambda ledger: [lease for lease in ledger.leases() if lease.provider == name]
-        )
+        leases = await parts.ledger.insist(lambda ledger: ledger.leases(provider=name))
         owners = await self._owners()
+        # A machine that an open lease has by its id is nobody else's, whatever its mark says.
+        known = {lease.machine_id for lease in leases}
+        strangers = (Mark.find(machine.mark) for machine in machines if machine.id not in known)
+        marks = [str(mark) for mark in strangers if mark is not None]
         closed = await parts.ledger.insist(
             lambda ledger: {
                 mark: lease

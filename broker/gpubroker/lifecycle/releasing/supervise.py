@@ -405,7 +405,12 @@ class Supervisor:
 
     async def _notice_losses(self) -> None:
         """Let go of leases that another process has taken over, or asked to be given up."""
+        owner = self._parts.identity.id
+        undisturbed = await self._parts.ledger.insist(lambda ledger: ledger.undisturbed(owner))
         for hold in tuple(self.holds.values()):
+            going = hold.release_reason is not None
+            if going or undisturbed.get(hold.row.id) == hold.row.epoch:
+                continue
             row = await self._row(hold.row.id)
             if row is None or row.epoch != hold.row.epoch:
                 self.request_release(hold, "another process has taken it over")
