@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -49,13 +50,26 @@ _STORIES = tuple(f"tests/providers/{name}/stories/" for name in ("vast", "runpod
 _FIRST = ("test_creates.py", "test_releases.py", "test_command_line.py")
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Half as many again as there are cores: many tests wait for processes and servers."""
+    return max(2, len(os.sched_getaffinity(0)) * 3 // 2)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave to ``pytest -m deep`` what takes long: twins on the other event loop, and stories."""
+    """Leave to ``pytest -m deep`` what takes long: twins on the other event loop, and stories.
+
+    Of a test with many cases that runs on both ledgers, PostgreSQL has one case.
+    """
     ids = {item.nodeid for item in items}
+    on_postgres: set[str] = set()
     for item in items:
         twin = item.nodeid.replace("trio", "asyncio")
         is_twin = item.nodeid.startswith(_REAL_TIME) and twin != item.nodeid and twin in ids
         is_story = item.nodeid.startswith(_STORIES) and item.path.name not in _FIRST
-        if is_twin or is_story:
+        test, _, case = item.nodeid.partition("[")
+        is_case = item.nodeid.startswith("tests/ledger/") and "postgres" in case
+        if is_twin or is_story or (is_case and test in on_postgres):
             item.add_marker("deep")
+        if is_case:
+            on_postgres.add(test)

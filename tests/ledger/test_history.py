@@ -6,9 +6,16 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any, Final
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from gpubroker.errors import LedgerError
 from gpubroker.ledger.ledger import Ledger, OverLimit
@@ -166,4 +173,12 @@ class Histories(RuleBasedStateMachine):
 
 
 TestHistories = Histories.TestCase
-TestHistories.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestHistories.settings = settings(max_examples=20, stateful_step_count=40, deadline=None)
+
+
+@pytest.mark.deep
+def test_many_more_histories() -> None:
+    """The same, more often."""
+    many = settings(max_examples=200, stateful_step_count=40, deadline=None)
+
+    run_state_machine_as_test(Histories, settings=many)

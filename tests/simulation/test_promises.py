@@ -197,6 +197,9 @@ PLANTED: Iterable[tuple[Callable[[Patch], None], str]] = (
 
 _DEEP = pytest.mark.deep
 
+#: It takes a lying destroy and a failing list at the same moment, say, to see these.
+FAR_INTO_THE_SEEDS = (read_errors_as_absence, ignore_the_epoch, take_a_loss_for_success)
+
 
 def first_failure(promise: str) -> Report:
     """The first schedule that breaks it."""
@@ -210,8 +213,7 @@ def first_failure(promise: str) -> Report:
 @pytest.mark.parametrize(
     ("plant", "promise"),
     [
-        # It takes a lying destroy and a failing list at the same moment: far into the seeds.
-        pytest.param(*p, id=p[0].__name__, marks=_DEEP if p[0] is read_errors_as_absence else ())
+        pytest.param(*p, id=p[0].__name__, marks=_DEEP if p[0] in FAR_INTO_THE_SEEDS else ())
         for p in PLANTED
     ],
 )

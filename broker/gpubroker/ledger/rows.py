@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cache, wraps
+from functools import wraps
 from types import NoneType
 from typing import Any, Final, TypeVar
 
@@ -51,17 +51,19 @@ _STORED: Final[dict[str, tuple[type, ...]]] = {
 }
 
 
-@cache
-def _columns(kind: type[Any]) -> tuple[tuple[str, tuple[type, ...]], ...]:
-    """The columns that `kind` has fields for, and what each is stored as."""
-    annotations = kind.__annotations__
-    return tuple((name, _STORED.get(annotations[name], (object,))) for name in kind.__slots__)
+#: The columns that each kind of row has fields for, and what each column is stored as.
+_COLUMNS: Final[dict[type[Any], tuple[tuple[str, tuple[type, ...]], ...]]] = {
+    kind: tuple(
+        (name, _STORED.get(kind.__annotations__[name], (object,))) for name in kind.__slots__
+    )
+    for kind in (LeaseRow, JobRow, LedgerEvent, Owner, Cooldown, Experience)
+}
 
 
 def _fields(kind: type[Any], row: Row) -> dict[str, Any]:
     """The columns that `kind` has fields for: a newer gpubroker may have added others."""
     values: dict[str, Any] = {}
-    for name, stored in _columns(kind):
+    for name, stored in _COLUMNS[kind]:
         value = values[name] = row[name]
         if not isinstance(value, stored):
             raise TypeError(f"{name} is {value!r}")

@@ -69,6 +69,7 @@ def usages(
     of_lease = {lease.id: [lease] for lease in running}
     found: list[Usage] = []
     for limit in limits:
+        counted: Sequence[LeaseRow]
         if limit.lease_id is not None:
             counted = of_lease.get(limit.lease_id, [])
         elif limit.request_id is not None:
