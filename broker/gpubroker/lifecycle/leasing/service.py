@@ -27,6 +27,8 @@ _EVERY: Final = 0.25
 _LOOKS: Final = 3
 #: Seconds that a server which is silent gets to have ended, so that the error can say how.
 _ENDING: Final = 2.0
+#: Seconds that one which was told to end gets to let go of its port.
+_LETTING_GO: Final = 5.0
 #: Bytes of what it printed that are kept here.
 _KEPT: Final = 1024 * 1024
 #: Ports to choose from: below those that systems give to whoever connects.
@@ -45,6 +47,7 @@ class AsyncServer:
         self._said = bytearray()
         self._why: str | None = None
         self._failed = anyio.Event()
+        self._left = anyio.Event()
 
     def __repr__(self) -> str:
         return f"<AsyncServer {self.url} on {self._hold.row.title}>"
@@ -115,6 +118,15 @@ class AsyncServer:
             self._fail(_how(run.outcome))
         except (BrokerError, LetGo, OSError) as error:
             self._fail(f"cannot be followed: {error}")
+        finally:
+            self._left.set()
+
+    async def _let_go(self) -> None:
+        """Wait until its port is free: the next one may be started at once."""
+        with anyio.move_on_after(_LETTING_GO, shield=True):
+            await self._left.wait()
+            while self._hold.release_reason is None and await answers(self._here, None):
+                await anyio.sleep(_EVERY)
 
     async def _ready(self) -> None:
         """Wait until it answers.
@@ -201,13 +213,16 @@ async def serving(
             # Whoever it is would be taken for the one that is to be started.
             raise ServiceFailed(f"something else listens at port {port} of the machine already")
         tasks.start_soon(server._run, env)
-        await server._ready()
-        tasks.start_soon(server._watch)
         try:
+            await server._ready()
+            tasks.start_soon(server._watch)
             yield server
         except Exception as error:
             await _explain(server.check, error)
             raise
+        finally:
+            tasks.cancel_scope.cancel()
+            await server._let_go()
 
 
 async def _explain(check: Callable[[], Awaitable[None]], error: Exception) -> None:
