@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         ProviderError,
         Scope,
         SecretsRefused,
+        ServiceFailed,
         SetupFailed,
         StaleOwner,
     )
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
         hookimpl,
     )
     from gpubroker.lifecycle.leasing.lease import AsyncLease
+    from gpubroker.lifecycle.leasing.service import AsyncServer
     from gpubroker.lifecycle.reaping.reap import Swept
     from gpubroker.lifecycle.standing import ProviderStatus
     from gpubroker.model.charges import Charge
@@ -79,6 +81,7 @@ if TYPE_CHECKING:
         Result,
         Timings,
     )
+    from gpubroker.model.services import Service
     from gpubroker.plugins import Deadlines, Plugin
     from gpubroker.policy.budget import AtLimit, Budget, Limits
     from gpubroker.policy.estimate import Work
@@ -94,7 +97,7 @@ if TYPE_CHECKING:
     from gpubroker.policy.retry import Retry, Rule, elsewhere, here, stop
     from gpubroker.settings import Setting, Settings
     from gpubroker.settings import load as load_settings
-    from gpubroker.sync import Broker, Lease
+    from gpubroker.sync import Broker, Lease, Server
     from gpubroker.transport.channel import Channel, Execution
     from gpubroker.transport.job_io import JobIO, OutputCallback, Stream
     from gpubroker.transport.receive import ReceivedFile
@@ -108,6 +111,7 @@ __all__ = [
     "AcquireStopped",
     "AsyncBroker",
     "AsyncLease",
+    "AsyncServer",
     "AtLimit",
     "Attempt",
     "AttemptState",
@@ -183,6 +187,9 @@ __all__ = [
     "Rule",
     "Scope",
     "SecretsRefused",
+    "Server",
+    "Service",
+    "ServiceFailed",
     "Setting",
     "Settings",
     "Setup",
@@ -217,6 +224,7 @@ _MODULE_OF = {
     "AcquireStopped": "errors",
     "AsyncBroker": "broker",
     "AsyncLease": "lifecycle.leasing.lease",
+    "AsyncServer": "lifecycle.leasing.service",
     "Attempt": "model.decisions",
     "AttemptState": "model.decisions",
     "AttemptsExhausted": "errors",
@@ -293,6 +301,9 @@ _MODULE_OF = {
     "Rule": "policy.retry",
     "Scope": "errors",
     "SecretsRefused": "errors",
+    "Server": "sync",
+    "Service": "model.services",
+    "ServiceFailed": "errors",
     "Setting": "settings",
     "Settings": "settings",
     "Setup": "model.requirements",

@@ -37,6 +37,7 @@ from gpubroker.model.places import ledger_place
 from gpubroker.model.pools import PoolShare
 from gpubroker.model.requirements import Requirements, alternatives
 from gpubroker.model.results import JobState, Result
+from gpubroker.model.services import Service
 from gpubroker.plugins import Deadlines, Plugin
 from gpubroker.policy.budget import Budget, Limits
 from gpubroker.policy.handover import can_be_handed_over

@@ -21,8 +21,9 @@ import anyio
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from gpubroker.broker import AsyncBroker
-from gpubroker.errors import BrokerClosed
+from gpubroker.errors import BrokerClosed, ServiceFailed
 from gpubroker.lifecycle.leasing.lease import AsyncLease
+from gpubroker.lifecycle.leasing.service import AsyncServer
 from gpubroker.lifecycle.reaping.lost_ledger import Search
 from gpubroker.lifecycle.reaping.reap import Swept
 from gpubroker.lifecycle.standing import ProviderStatus
@@ -34,6 +35,7 @@ from gpubroker.model.leases import LeaseRow, LedgerEvent, OnOwnerDeath, ReleaseS
 from gpubroker.model.money import Money
 from gpubroker.model.requirements import Requirements
 from gpubroker.model.results import HostIdentity, Result
+from gpubroker.model.services import Service
 from gpubroker.plugins import Deadlines, Plugin
 from gpubroker.policy.budget import Budget
 from gpubroker.policy.policy import Policy
@@ -100,6 +102,45 @@ def within(portal: BlockingPortal, context: AbstractAsyncContextManager[T]) -> G
 #: Held fast: one that nobody else holds any more, since an interrupt came as it was opened, say, has
 #: to be closed in order all the same.
 _open_brokers: set[Broker] = set()
+
+
+class Server:
+    """A server that runs on a machine, from `Lease.service`."""
+
+    def __init__(self, server: AsyncServer, call: Callable[..., Any]) -> None:
+        self._server = server
+        self._call = call
+
+    def __repr__(self) -> str:
+        return repr(self._server).replace("AsyncServer", "Server", 1)
+
+    @property
+    def url(self) -> str:
+        """Where it is reached here: ``http://127.0.0.1:PORT``; the same as long as it runs."""
+        return self._server.url
+
+    @property
+    def port(self) -> int:
+        """The TCP port that it listens on, on the machine."""
+        return self._server.port
+
+    @property
+    def failure(self) -> ServiceFailed | None:
+        """Why it is of no use any more; ``None`` while it is well, as far as is known."""
+        return self._server.failure
+
+    def log(self, tail: int = 64 * 1024) -> str:
+        """As `AsyncServer.log`."""
+        return self._server.log(tail)
+
+    def check(self) -> None:
+        """As `AsyncServer.check`."""
+        self._call(self._server.check)
+
+    def wait_failed(self) -> ServiceFailed:
+        """As `AsyncServer.wait_failed`."""
+        failure: ServiceFailed = self.failure or self._call(self._server.wait_failed)
+        return failure
 
 
 class Lease:
@@ -170,6 +211,12 @@ class Lease:
         """As `AsyncLease.tunnel`."""
         with within(self._portal, self._lease.tunnel(port, path=path, timeout=timeout)) as url:
             yield url
+
+    @contextmanager
+    def service(self, service: Service) -> Generator[Server]:
+        """As `AsyncLease.service`."""
+        with within(self._portal, self._lease.service(service)) as server:
+            yield Server(server, self._call)
 
     def release(self, reason: str = "asked for") -> None:
         """As `AsyncLease.release`."""

@@ -21,6 +21,7 @@ class EventKind(enum.StrEnum):
     PROBING = "probing"  #: the machine is asked whether it is what was offered
     SETTING_UP = "setting up"
     READY = "ready"
+    SERVING = "serving"  #: a server on the machine is ready
     RUNNING = "running"  #: a job started
     TRANSFERRING = "transferring"  #: how far files have come, once a second at the most
     JOB_ENDED = "job ended"  #: results, if any, are on disk

@@ -24,7 +24,8 @@ from gpubroker.ledger.ledger import Ledger
 from gpubroker.lifecycle.hold import Hold
 from gpubroker.lifecycle.lease_files import KeptJob
 from gpubroker.lifecycle.leasing.running import Run, run_on
-from gpubroker.lifecycle.leasing.tunnel import answering, service
+from gpubroker.lifecycle.leasing.service import AsyncServer, serving
+from gpubroker.lifecycle.leasing.tunnel import answering, forwarded
 from gpubroker.lifecycle.parts import Parts
 from gpubroker.lifecycle.releasing.supervise import Supervisor
 from gpubroker.model.decisions import DecisionRecord
@@ -34,6 +35,7 @@ from gpubroker.model.leases import LeaseRow, LeaseState, ReleaseState
 from gpubroker.model.money import ZERO, Money
 from gpubroker.model.requirements import Requirements
 from gpubroker.model.results import HostIdentity, JobState, Outcome, Result, Timings
+from gpubroker.model.services import Service
 from gpubroker.policy.pricing import cost_so_far, spent
 from gpubroker.transport.job_io import OutputCallback
 
@@ -293,9 +295,31 @@ class AsyncLease:
             ChannelLost: there is no way to the machine.
         """
         self._check_held()
-        async with service(self._hold, port) as address:
+        async with forwarded(self._hold, port) as address:
             await answering(address, path, timeout)
             yield f"http://127.0.0.1:{address}"
+
+    @asynccontextmanager
+    async def service(self, service: Service) -> AsyncGenerator[AsyncServer]:
+        """Run a server on the machine, beside its jobs, for as long as the block lasts.
+
+        It is no job: it does not keep the machine busy, and costs what the machine costs. Leaving
+        the block ends all its processes, and so does giving the machine up. A connection that
+        breaks ends neither it nor its address here. An error that leaves the block while the
+        server is not well comes out as `ServiceFailed`, with that error as its cause.
+
+        Returns:
+            A context manager that gives the server once it is ready: ``server.url``,
+            ``server.log()``.
+
+        Raises:
+            ServiceFailed: it did not get ready, ended, or stopped answering.
+            LeaseReleased: the lease has been given up.
+            ChannelLost: there is no way to the machine.
+        """
+        self._check_held()
+        async with serving(self._parts, self._hold, service, self._requirements.env) as server:
+            yield server
 
     def release(self, reason: str = "asked for") -> None:
         """Give the machine up. Does not wait; a second call changes nothing."""

@@ -90,7 +90,7 @@ class Idling:
             lambda ledger: (ledger.pool(name), ledger.usages([today], now))
         )
         held = {member.id for member in members}
-        count = {standing: 0 for standing in Standing}
+        count = dict.fromkeys(Standing, 0)
         for member in members:
             count[member.standing] += 1
         mine = self._parts.identity.id

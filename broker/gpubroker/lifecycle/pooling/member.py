@@ -13,7 +13,6 @@ from gpubroker.lifecycle.leasing.lease import AsyncLease
 from gpubroker.model.jobs import Job
 from gpubroker.model.results import JobState, Result
 from gpubroker.policy.pool import MachineView, PoolRules, Standing, Waiting
-
 from gpubroker.transport.job_io import OutputCallback
 
 if TYPE_CHECKING:

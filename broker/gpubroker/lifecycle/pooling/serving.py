@@ -11,6 +11,7 @@ import anyio
 from gpubroker.errors import (
     BrokerClosed,
     BudgetExceeded,
+    InvalidValue,
     LedgerError,
     PoolFull,
     StaleOwner,
@@ -109,6 +110,8 @@ class Serving:
         """
         if self._closing:
             raise BrokerClosed("the pool is closed")
+        if waiter.asks.needs > self.terms.rules.lifetime:
+            raise InvalidValue("timeout", waiter.asks.needs, "is more than a machine may live")
         free = sum(
             self.terms.rules.jobs_per_machine - member.uses
             for member in self.members
