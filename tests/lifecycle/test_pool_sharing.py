@@ -81,7 +81,7 @@ async def test_together_they_have_no_more_machines_than_allowed(
         results.append(await pool.run(["x"]))
 
     async with (
-        two_pools(broker_on, cloud, place) as (first, second, broker),
+        two_pools(broker_on, cloud, place) as (first, second, _),
         anyio.create_task_group() as tasks,
     ):
         for _ in range(4):

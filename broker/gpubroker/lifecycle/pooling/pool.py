@@ -68,18 +68,20 @@ class AsyncPool:
         job = Job.of(job)
         left, avoid = job.retries, frozenset[str]()
         while True:
-            async with self._use(0.0 if job.timeout is None else job.timeout + _GRACE, avoid) as (
-                member,
-                waited,
-            ):
+            result: Result | None = None
+            needs = 0.0 if job.timeout is None else job.timeout + _GRACE
+            async with self._use(needs, avoid) as (member, waited):
                 try:
-                    return await self._run(member, job, on_output, waited)
+                    result = await self._run(member, job, on_output, waited)
                 except MachineLost:
                     if not left:
                         raise
                     left, avoid = left - 1, avoid | {member.id}
                 except (LeaseReleased, StaleOwner):
                     avoid |= {member.id}  # it went before the job began
+            if result is not None:
+                await self._serving.looked()
+                return result
 
     @asynccontextmanager
     async def machine(self) -> AsyncGenerator[AsyncPoolMachine]:
