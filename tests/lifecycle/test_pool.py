@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 
 from gpubroker import (
+    AsyncBroker,
     AsyncLease,
     AsyncPool,
     BrokerError,
     BudgetExceeded,
+    InvalidValue,
     Job,
     LeaseState,
     Limits,
@@ -23,13 +27,14 @@ from gpubroker import (
     Result,
     fixed,
 )
-from gpubroker.testing import ScriptedCloud, VirtualWallClock
+from gpubroker.testing import ScriptedCloud, VirtualWallClock, cancel_at, offer
 
 from .conftest import MakeBroker
 
 pytestmark = pytest.mark.anyio
 
 A_4090 = Requirements(gpu="RTX 4090")
+SET_UP = Requirements(gpu="RTX 4090", setup="prepare")
 
 
 @dataclass
@@ -304,3 +309,91 @@ async def test_several_jobs_share_a_machine(cloud: ScriptedCloud, broker_on: Mak
     assert len(cloud.creates) == 1
     assert len({result.job_id for result in results}) == 3
     assert took < 200
+
+
+@pytest.mark.parametrize("borrows", [False, True])
+async def test_cancelling_at_every_await_leaves_nothing_behind(
+    now: VirtualWallClock, broker_on: MakeBroker, tmp_path: Path, borrows: bool
+) -> None:
+    """Wherever who waits for, uses or gives back a machine is cancelled, all of it is given up."""
+    point, reached = 0, True
+    while reached:
+        cloud = ScriptedCloud(now=now, offers=[offer("RTX 4090", "0.36", id="a")])
+        cloud.create_takes(2, times=9)
+        cloud.boot_takes(7, times=9)
+        cloud.setup_takes(3, times=9)
+        cloud.job_takes(4, times=9)
+        cloud.release_takes(5, times=9)
+        broker = broker_on(cloud, ledger=tmp_path / f"{point}.db", close_wait=7200)
+
+        async def scenario(broker: AsyncBroker = broker) -> None:
+            async with broker, broker.pool(SET_UP, keep_warm=fixed(20)) as pool:
+                if borrows:
+                    async with pool.machine() as machine:
+                        await machine.run(["x"])
+                else:
+                    await pool.run(["x"])
+                await anyio.sleep(3)
+                await pool.run(["y"])
+
+        reached = await cancel_at(point, scenario)
+
+        cloud.assert_nothing_running()
+        cloud.assert_contract_kept()
+        async with broker_on(cloud, ledger=tmp_path / f"{point}.db", seed=2) as later:
+            rows = await later.leases()
+            assert await later.verify() == []
+        assert [row for row in rows if row.state is not LeaseState.LATE_WATCH] == []
+        point += 1
+    assert point > 8
+
+
+async def test_a_job_cancelled_in_the_queue_leaves_nothing(
+    cloud: ScriptedCloud, broker_on: MakeBroker
+) -> None:
+    """Nobody waits any more; the next in the queue is served as if it had never been there."""
+    cloud.job_takes(100, times=9)
+
+    async with broker_on(cloud) as broker, broker.pool(A_4090) as pool:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(Outcome().of, pool)
+            await anyio.sleep(20)
+            with anyio.move_on_after(10):
+                await pool.run(["never"])
+            queued = (await pool.status()).queued
+            after = Outcome()
+            tasks.start_soon(after.of, pool)
+
+    assert queued == 0
+    assert after.result is not None
+    assert len(cloud.runs) == 2
+
+
+async def test_a_machine_whose_job_was_cancelled_is_used_no_more(
+    cloud: ScriptedCloud, broker_on: MakeBroker
+) -> None:
+    """Whether the job has ended is not known, and the next one must not meet it."""
+    cloud.job_takes(1000, times=1)
+
+    async with broker_on(cloud) as broker, broker.pool(A_4090) as pool:
+        with anyio.move_on_after(100):
+            await pool.run(["x"])
+        result = await pool.run(["y"])
+
+    assert result.ok
+    assert len(cloud.creates) == 2
+    cloud.assert_nothing_running()
+
+
+async def test_two_pools_of_one_name_in_one_broker_are_refused(
+    cloud: ScriptedCloud, broker_on: MakeBroker
+) -> None:
+    """And so is what makes no sense; nothing was rented."""
+    async with broker_on(cloud) as broker, broker.pool(A_4090):
+        wrong: dict[str, Any]
+        for wrong in ({}, {"name": " "}, {"wait": 0}, {"activity": "all"}, {"min_warm": 2}):
+            with pytest.raises(InvalidValue):
+                async with broker.pool(A_4090, **wrong):
+                    pass
+
+    assert not cloud.creates
