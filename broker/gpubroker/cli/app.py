@@ -2,14 +2,17 @@
 
 # Annotations are read when the commands are made, so they must be values and not text, except
 # those of what is imported at first use.
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gpubroker.cli import options, policy
+from gpubroker.cli import options, plan_options, policy
 from gpubroker.cli.command import Json, LedgerPlace, command
 
 if TYPE_CHECKING:
+    from gpubroker.cli.plan import Asked as PlanAsked
+    from gpubroker.cli.traffic import Said
     from gpubroker.model.jobs import Job
     from gpubroker.model.requirements import Requirements
     from gpubroker.settings import Settings
@@ -172,6 +175,27 @@ def costs(
     from gpubroker.cli.costs import costs
 
     return costs(settings, by=by, since=since, until=until, as_csv=as_csv, as_json=as_json)
+
+
+@command(app, wanted=options.requirements, said=plan_options.traffic, asked=plan_options.ground)
+def plan(
+    settings: "Settings",
+    wanted: "tuple[Requirements, ...]",
+    said: "Said",
+    asked: "PlanAsked",
+    svg: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also draw it, into this file.")
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """What each way to keep machines warm would cost for your traffic. Rents nothing.
+
+    Replays the traffic through the rules that pools use. Without --price it asks what the best
+    offer costs now.
+    """
+    from gpubroker.cli.plan import plan
+
+    return plan(settings, wanted, said, asked, svg=svg, as_json=as_json)
 
 
 @command(app)
