@@ -41,7 +41,7 @@ from gpubroker.model.services import Service
 from gpubroker.plugins import Deadlines, Plugin
 from gpubroker.policy.budget import Budget, Limits
 from gpubroker.policy.handover import can_be_handed_over
-from gpubroker.policy.keep_warm import KeepWarm, break_even
+from gpubroker.policy.keep_warm import KeepWarm, learnt
 from gpubroker.policy.policy import Policy
 from gpubroker.policy.pool import HORIZON, Hours, PoolRules
 from gpubroker.policy.sweeping import can_be_adopted
@@ -323,7 +323,7 @@ class AsyncBroker(AsyncContextManagerMixin):
             requirements: what machines; several are alternatives.
             name: the pool's. Its costs are found by the tag ``pool:NAME``.
             budget: `Limits` of the pool as a whole; or USD that each machine may cost.
-            keep_warm: the rule for how long an idle machine is kept.
+            keep_warm: the rule for how long an idle machine is kept; `learnt` where left out.
             min_warm: machines that are kept warm whatever that rule says, within `schedule`.
             max_machines: machines at a time, of all processes.
             jobs_per_machine: jobs at a time on each.
@@ -374,7 +374,7 @@ class AsyncBroker(AsyncContextManagerMixin):
             wish=replace(wish, share=share),
             share=share,
             rules=rules,
-            keep_warm=keep_warm or break_even(),
+            keep_warm=keep_warm or learnt(),
             queue=queue,
             wait=wait,
             service=service,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,8 +81,8 @@ class Between:
     def warm_wanted(self, now: float, cold_start: float) -> bool:
         return self.start - cold_start <= now < self.end
 
-    def next_change(self, now: float) -> float | None:
-        return next((at for at in (self.start, self.end) if at > now), None)
+    def next_change(self, now: float) -> float:
+        return next((at for at in (self.start, self.end) if at > now), math.inf)
 
 
 async def test_a_warm_machine_is_used_again_and_given_up_when_idle(

@@ -35,7 +35,7 @@ class Hours:
     def warm_wanted(self, now: float, cold_start: float) -> bool:
         return self.open
 
-    def next_change(self, now: float) -> float | None:
+    def next_change(self, now: float) -> float:
         return now + 7.0
 
 
@@ -250,8 +250,8 @@ def test_gaps_are_those_between_a_machines_uses() -> None:
 
     seen = gaps(uses)
 
-    assert list(seen.seen) == [5, 60]
-    assert list(seen.idle) == [30]
+    assert [gap.seconds for gap in seen.seen] == [5, 60]
+    assert [at for at, _ in seen.idle] == [30]
 
 
 def test_the_next_cold_start_is_taken_to_last_as_long_as_those_before() -> None:
