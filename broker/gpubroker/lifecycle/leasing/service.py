@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import anyio
 
@@ -99,7 +99,39 @@ class AsyncServer:
         assert self.failure is not None
         return self.failure
 
-    # ---- its life, for `serving` ----------------------------------------------------------
+    # ---- its life -------------------------------------------------------------------------
+
+    @classmethod
+    @asynccontextmanager
+    async def started_on(
+        cls, parts: Parts, hold: Hold, service: Service, env: Mapping[str, str]
+    ) -> AsyncGenerator[Self]:
+        """One on a machine for as long as the block lasts, ready when it begins. For the lease.
+
+        Args:
+            env: what the machine's requirements add to its environment.
+
+        Raises:
+            ServiceFailed: it does not get ready; or the block raised because it is not well.
+            ChannelLost, ProviderError: there is no way to the machine.
+        """
+        port = service.port or parts.source.choice(_PORTS)
+        async with forwarded(hold, port) as here, background() as tasks:
+            server = cls(parts, hold, service, port, here)
+            if await answers(here, None):
+                # Whoever it is would be taken for the one that is to be started.
+                raise ServiceFailed(f"something else listens at port {port} of the machine already")
+            tasks.start_soon(server._run, env)
+            try:
+                await server._ready()
+                tasks.start_soon(server._watch)
+                yield server
+            except Exception as error:
+                await _explain(server.check, error)
+                raise
+            finally:
+                tasks.cancel_scope.cancel()
+                await server._let_go()
 
     async def _run(self, env: Mapping[str, str]) -> None:
         """Start it, and follow it to its end, which is a failure."""
@@ -125,7 +157,7 @@ class AsyncServer:
         """Wait until its port is free: the next one may be started at once."""
         with anyio.move_on_after(_LETTING_GO, shield=True):
             await self._left.wait()
-            while self._hold.release_reason is None and await answers(self._here, None):
+            while self._hold.release_reason is None and await answers(self._here, None):  # noqa: ASYNC110
                 await anyio.sleep(_EVERY)
 
     async def _ready(self) -> None:
@@ -194,35 +226,6 @@ def _how(outcome: Outcome) -> str:
     if outcome.state is JobState.NOT_STARTED:
         return f"could not be started: {outcome.message}"
     return f"was {outcome.state}{': ' if outcome.message else ''}{outcome.message}"
-
-
-@asynccontextmanager
-async def serving(
-    parts: Parts, hold: Hold, service: Service, env: Mapping[str, str]
-) -> AsyncGenerator[AsyncServer]:
-    """A server on the machine for as long as the block lasts, ready when it begins.
-
-    Raises:
-        ServiceFailed: it does not get ready; or the block raised because it is not well.
-        ChannelLost, ProviderError: there is no way to the machine.
-    """
-    port = service.port or parts.source.choice(_PORTS)
-    async with forwarded(hold, port) as here, background() as tasks:
-        server = AsyncServer(parts, hold, service, port, here)
-        if await answers(here, None):
-            # Whoever it is would be taken for the one that is to be started.
-            raise ServiceFailed(f"something else listens at port {port} of the machine already")
-        tasks.start_soon(server._run, env)
-        try:
-            await server._ready()
-            tasks.start_soon(server._watch)
-            yield server
-        except Exception as error:
-            await _explain(server.check, error)
-            raise
-        finally:
-            tasks.cancel_scope.cancel()
-            await server._let_go()
 
 
 async def _explain(check: Callable[[], Awaitable[None]], error: Exception) -> None:
