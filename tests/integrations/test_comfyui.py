@@ -102,6 +102,7 @@ async def test_whoever_leaves_takes_the_workflow_along(url: str, preset: Preset)
     client = AsyncComfyUI(url, every=0.01)
     leaving = anyio.CancelScope()
     stages: list[Progress] = []
+    others = (0, 0)
 
     def note(progress: Progress) -> None:
         stages.append(progress)

@@ -132,14 +132,16 @@ def picture(essence: bytes) -> bytes:
     """A small PNG whose colours and pattern come from `essence`."""
     digest = hashlib.sha256(essence).digest()
     first, second, turn = digest[0:3], digest[3:6], digest[6] % 5 + 1
-    rows = bytearray()
-    for y in range(_SIDE):
-        rows.append(0)
-        for x in range(_SIDE):
-            share = ((x * turn + y * (6 - turn)) % _SIDE) / _SIDE
-            rows += bytes(round(a + (b - a) * share) for a, b in zip(first, second, strict=True))
+    shades = [
+        bytes(round(a + (b - a) * step / _SIDE) for a, b in zip(first, second, strict=True))
+        for step in range(_SIDE)
+    ]
+    rows = b"".join(
+        b"\0" + b"".join(shades[(x * turn + y * (6 - turn)) % _SIDE] for x in range(_SIDE))
+        for y in range(_SIDE)
+    )
     head = struct.pack(">IIBBBBB", _SIDE, _SIDE, 8, 2, 0, 0, 0)
-    chunks = ((b"IHDR", head), (b"IDAT", zlib.compress(bytes(rows))), (b"IEND", b""))
+    chunks = ((b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
         for kind, data in chunks
