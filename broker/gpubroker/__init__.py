@@ -32,6 +32,8 @@ if TYPE_CHECKING:
         LedgerUnusable,
         MachineLost,
         NoOfferFits,
+        PoolFull,
+        PoolTimeout,
         ProviderError,
         Scope,
         SecretsRefused,
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     )
     from gpubroker.lifecycle.leasing.lease import AsyncLease
     from gpubroker.lifecycle.leasing.service import AsyncServer
+    from gpubroker.lifecycle.pooling.pool import AsyncPool, AsyncPoolMachine
     from gpubroker.lifecycle.reaping.reap import Swept
     from gpubroker.lifecycle.standing import ProviderStatus
     from gpubroker.model.charges import Charge
@@ -71,6 +74,7 @@ if TYPE_CHECKING:
     from gpubroker.model.marks import Mark
     from gpubroker.model.money import Money
     from gpubroker.model.offers import Offer, Price
+    from gpubroker.model.pools import PoolStatus
     from gpubroker.model.ranges import Range
     from gpubroker.model.requirements import Requirements, Setup, TrustTier
     from gpubroker.model.results import (
@@ -85,6 +89,7 @@ if TYPE_CHECKING:
     from gpubroker.plugins import Deadlines, Plugin
     from gpubroker.policy.budget import AtLimit, Budget, Limits
     from gpubroker.policy.estimate import Work
+    from gpubroker.policy.keep_warm import Gaps, KeepWarm, break_even, fixed
     from gpubroker.policy.policy import Policy
     from gpubroker.policy.ranking import (
         Ranking,
@@ -97,7 +102,7 @@ if TYPE_CHECKING:
     from gpubroker.policy.retry import Retry, Rule, elsewhere, here, stop
     from gpubroker.settings import Setting, Settings
     from gpubroker.settings import load as load_settings
-    from gpubroker.sync import Broker, Lease, Server
+    from gpubroker.sync import Broker, Lease, Pool, PoolMachine, Server
     from gpubroker.transport.channel import Channel, Execution
     from gpubroker.transport.job_io import JobIO, OutputCallback, Stream
     from gpubroker.transport.receive import ReceivedFile
@@ -111,6 +116,8 @@ __all__ = [
     "AcquireStopped",
     "AsyncBroker",
     "AsyncLease",
+    "AsyncPool",
+    "AsyncPoolMachine",
     "AsyncServer",
     "AtLimit",
     "Attempt",
@@ -138,6 +145,7 @@ __all__ = [
     "Event",
     "EventKind",
     "Execution",
+    "Gaps",
     "HostIdentity",
     "InvalidValue",
     "Job",
@@ -145,6 +153,7 @@ __all__ = [
     "JobFailed",
     "JobIO",
     "JobState",
+    "KeepWarm",
     "Lease",
     "LeaseReleased",
     "LeaseRow",
@@ -169,6 +178,11 @@ __all__ = [
     "PlannedJob",
     "Plugin",
     "Policy",
+    "Pool",
+    "PoolFull",
+    "PoolMachine",
+    "PoolStatus",
+    "PoolTimeout",
     "Price",
     "ProviderError",
     "ProviderFacts",
@@ -202,10 +216,12 @@ __all__ = [
     "Verdict",
     "Work",
     "__version__",
+    "break_even",
     "cheapest",
     "cheapest_to_finish",
     "elsewhere",
     "fastest",
+    "fixed",
     "gpu_compute_capability",
     "gpu_name",
     "gpu_vram",
@@ -329,6 +345,17 @@ _MODULE_OF = {
     "prefer": "policy.ranking",
     "stop": "policy.retry",
     "weighted": "policy.ranking",
+    "PoolFull": "errors",
+    "PoolTimeout": "errors",
+    "AsyncPool": "lifecycle.pooling.pool",
+    "AsyncPoolMachine": "lifecycle.pooling.pool",
+    "Pool": "sync",
+    "PoolMachine": "sync",
+    "PoolStatus": "model.pools",
+    "KeepWarm": "policy.keep_warm",
+    "Gaps": "policy.keep_warm",
+    "break_even": "policy.keep_warm",
+    "fixed": "policy.keep_warm",
 }
 
 

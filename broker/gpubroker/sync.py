@@ -24,6 +24,8 @@ from gpubroker.broker import AsyncBroker
 from gpubroker.errors import BrokerClosed, ServiceFailed
 from gpubroker.lifecycle.leasing.lease import AsyncLease
 from gpubroker.lifecycle.leasing.service import AsyncServer
+from gpubroker.lifecycle.pooling.pool import AsyncPool, AsyncPoolMachine
+from gpubroker.lifecycle.pooling.terms import Activity, Health
 from gpubroker.lifecycle.reaping.lost_ledger import Search
 from gpubroker.lifecycle.reaping.reap import Swept
 from gpubroker.lifecycle.standing import ProviderStatus
@@ -33,12 +35,15 @@ from gpubroker.model.events import Event
 from gpubroker.model.jobs import Job
 from gpubroker.model.leases import LeaseRow, LedgerEvent, OnOwnerDeath, ReleaseState
 from gpubroker.model.money import Money
+from gpubroker.model.pools import PoolStatus
 from gpubroker.model.requirements import Requirements
 from gpubroker.model.results import HostIdentity, Result
 from gpubroker.model.services import Service
 from gpubroker.plugins import Deadlines, Plugin
-from gpubroker.policy.budget import Budget
+from gpubroker.policy.budget import Budget, Limits
+from gpubroker.policy.keep_warm import KeepWarm
 from gpubroker.policy.policy import Policy
+from gpubroker.policy.pool import Hours
 from gpubroker.settings import Settings
 from gpubroker.transport.job_io import OutputCallback
 
@@ -225,6 +230,86 @@ class Lease:
             self._lease.release(reason)
 
         self._call(release)
+
+
+class PoolMachine:
+    """A machine that was borrowed from a pool, from `Pool.machine`."""
+
+    def __init__(
+        self, machine: AsyncPoolMachine, call: Callable[..., Any], portal: BlockingPortal
+    ) -> None:
+        self._machine = machine
+        self._call = call
+        self._portal = portal
+
+    @property
+    def lease(self) -> Lease:
+        """The lease that it is held by. The pool gives it up."""
+        return Lease(self._machine.lease, self._call, self._portal)
+
+    @property
+    def url(self) -> str:
+        """Where the pool's service on it is reached here; empty where the pool has none."""
+        return self._machine.url
+
+    @property
+    def log(self) -> str:
+        """The end of what the service has printed. Not trusted."""
+        return self._machine.log
+
+    @property
+    def cost(self) -> Money:
+        """USD that the machine has cost since its last use before this one."""
+        return self._machine.cost
+
+    def run(
+        self, job: Job | str | Sequence[str], *, on_output: OutputCallback | None = None
+    ) -> Result:
+        """As `AsyncPoolMachine.run`. `on_output` is called in the broker's thread."""
+        result: Result = self._call(self._machine.run, job, on_output=on_output)
+        return result
+
+    def discard(self, reason: str) -> None:
+        """As `AsyncPoolMachine.discard`."""
+        self._machine.discard(reason)
+
+
+class Pool:
+    """Machines that are kept warm while that pays, from `Broker.pool`.
+
+    It may be used from any thread. Leaving its ``with`` block gives its machines up.
+    """
+
+    def __init__(self, pool: AsyncPool, call: Callable[..., Any], portal: BlockingPortal) -> None:
+        self._pool = pool
+        self._call = call
+        self._portal = portal
+
+    def __repr__(self) -> str:
+        return repr(self._pool).replace("AsyncPool", "Pool", 1)
+
+    @property
+    def name(self) -> str:
+        """What processes that share it call it."""
+        return self._pool.name
+
+    def run(
+        self, job: Job | str | Sequence[str], *, on_output: OutputCallback | None = None
+    ) -> Result:
+        """As `AsyncPool.run`. `on_output` is called in the broker's thread."""
+        result: Result = self._call(self._pool.run, job, on_output=on_output)
+        return result
+
+    @contextmanager
+    def machine(self) -> Generator[PoolMachine]:
+        """As `AsyncPool.machine`."""
+        with within(self._portal, self._pool.machine()) as machine:
+            yield PoolMachine(machine, self._call, self._portal)
+
+    def status(self) -> PoolStatus:
+        """As `AsyncPool.status`."""
+        status: PoolStatus = self._call(self._pool.status)
+        return status
 
 
 class Broker:
@@ -425,6 +510,53 @@ class Broker:
             on_owner_death=on_owner_death,
             on_output=on_output,
         )
+
+    @contextmanager
+    def pool(
+        self,
+        requirements: Requirements | Sequence[Requirements] | None = None,
+        *,
+        name: str = "default",
+        policy: Policy | None = None,
+        budget: Limits | Money | float | str | None = None,
+        keep_warm: KeepWarm | None = None,
+        min_warm: int = 0,
+        max_machines: int = 1,
+        jobs_per_machine: int = 1,
+        queue: int = 100,
+        wait: float = 600.0,
+        lifetime: float = 12 * 3600.0,
+        schedule: Hours | None = None,
+        service: Service | None = None,
+        health: Health | None = None,
+        activity: Activity = "jobs",
+        tags: Sequence[str] = (),
+        secrets: bool = False,
+    ) -> Generator[Pool]:
+        """As `AsyncBroker.pool`. Callbacks are called in the broker's thread, with its own lease."""
+        self.open()
+        assert self._portal is not None
+        pooling = self._broker.pool(
+            requirements,
+            name=name,
+            policy=policy,
+            budget=budget,
+            keep_warm=keep_warm,
+            min_warm=min_warm,
+            max_machines=max_machines,
+            jobs_per_machine=jobs_per_machine,
+            queue=queue,
+            wait=wait,
+            lifetime=lifetime,
+            schedule=schedule,
+            service=service,
+            health=health,
+            activity=activity,
+            tags=tags,
+            secrets=secrets,
+        )
+        with within(self._portal, pooling) as pool:
+            yield Pool(pool, self._call, self._portal)
 
     def attach(self, name: str | None = None, *, on_output: OutputCallback | None = None) -> Result:
         """As `AsyncBroker.attach`."""

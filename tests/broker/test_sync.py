@@ -15,11 +15,15 @@ import pytest
 from gpubroker import (
     AsyncBroker,
     AsyncLease,
+    AsyncPool,
+    AsyncPoolMachine,
     AsyncServer,
     Broker,
     BrokerClosed,
     Job,
     Lease,
+    Pool,
+    PoolMachine,
     ReleaseState,
     Server,
 )
@@ -29,9 +33,15 @@ from .conftest import Start
 pytestmark = pytest.mark.usefixtures("own_settings")
 
 #: What only one of the two can have.
-ONLY_ASYNC = {"set_up", "go_on", "final", "hurry", "started_on"}
+ONLY_ASYNC = {"set_up", "go_on", "final", "hurry", "in_use", "charged", "started_on"}
 ONLY_SYNC = {"open", "close"}
-COLOURS = [(Broker, AsyncBroker), (Lease, AsyncLease), (Server, AsyncServer)]
+COLOURS = [
+    (Broker, AsyncBroker),
+    (Lease, AsyncLease),
+    (Server, AsyncServer),
+    (Pool, AsyncPool),
+    (PoolMachine, AsyncPoolMachine),
+]
 
 
 def public(cls: type) -> dict[str, Any]:

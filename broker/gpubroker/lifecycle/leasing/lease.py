@@ -58,6 +58,8 @@ class AsyncLease:
         record: DecisionRecord,
         acquire_seconds: float,
         release_wait: float,
+        at_a_time: int = 1,
+        charged: Money = ZERO,
     ) -> None:
         self._parts = parts
         self._supervisor = supervisor
@@ -68,8 +70,8 @@ class AsyncLease:
         self._setup_seconds = 0.0
         self._release_wait = release_wait
         self._release_seconds = 0.0
-        self._charged = ZERO
-        self._turn = anyio.Lock()
+        self._charged = charged
+        self._turn = anyio.Semaphore(at_a_time)
 
     def __repr__(self) -> str:
         row = self._hold.row
@@ -107,6 +109,11 @@ class AsyncLease:
         if row.state is LeaseState.RELEASED:
             return row.spent
         return spent(row, self._parts.now())
+
+    @property
+    def charged(self) -> Money:
+        """USD of it that jobs which have ended have cost. For a pool."""
+        return self._charged
 
     @property
     def release_state(self) -> ReleaseState:
@@ -242,6 +249,27 @@ class AsyncLease:
         files.put_job(self.id, kept)
 
     @asynccontextmanager
+    async def in_use(self, title: str) -> AsyncGenerator[None]:
+        """Have it busy for as long as the block lasts, as by a job. Called by a pool.
+
+        Raises:
+            LeaseReleased: the lease has been given up.
+            StaleOwner: another process has taken it over.
+        """
+        self._check_held()
+        use_id, hold, at = self._parts.new_id("use"), self._hold, self._parts.now()
+        hold.update(
+            await self._parts.ledger(
+                lambda ledger: ledger.begin_job(hold.row, use_id, title, (), at)
+            )
+        )
+        try:
+            yield
+        finally:
+            if not hold.left:
+                self._end_badly(use_id, "ended")
+
+    @asynccontextmanager
     async def tunnel(
         self,
         port: int,
@@ -348,6 +376,8 @@ class AsyncLease:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self._hold.left:
+            return
         self.release("done" if error is None else f"left by {type(error).__name__}")
         began = anyio.current_time()
         with anyio.move_on_after(self._release_wait, shield=True):
