@@ -111,3 +111,47 @@ def test_a_pool_is_used_by_several_threads(tmp_path: Path) -> None:
     assert inside.lease_id == outside.lease_id == machine.lease.id
     assert (state.busy, state.queued) == (1, 0)
     assert_all_gone(tmp_path)
+
+
+SERVED = """
+import sys, urllib.request
+from gpubroker import Broker, Service, fixed
+service = Service([sys.executable, "-m", "http.server", "{{port}}", "--bind", "127.0.0.1"], 0)
+with Broker() as broker, broker.pool(
+    name="images", keep_warm=fixed(60), activity="use", service=service
+) as pool:
+    print("open", flush=True)
+    for line in sys.stdin:
+        with pool.machine() as machine:
+            status = urllib.request.urlopen(machine.url).status
+            print(machine.lease.id, status, flush=True)
+"""
+
+
+def test_a_service_goes_on_when_its_machine_changes_hands(start: Start, tmp_path: Path) -> None:
+    """It is started once; whoever takes the machine reaches the same server, also after a kill."""
+    one, two = start(SERVED.format()), start(SERVED.format())
+    for worker in (one, two):
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "open\n"
+
+    asked = [ask(worker) for worker in (one, two, one)]
+    servers = [pid for pid in processes_of(tmp_path) if is_server(pid)]
+    time.sleep(0.5)  # until it is parked, which the end of a borrowing does not wait for
+    one.send_signal(signal.SIGKILL)
+    one.wait()
+    asked.append(ask(two))
+    after = [pid for pid in processes_of(tmp_path) if is_server(pid)]
+    assert two.communicate(timeout=60)[1] == ""
+
+    assert len({lease for lease, _ in asked}) == 1
+    assert {status for _, status in asked} == {200}
+    assert servers == after
+    assert len(servers) == 1
+    assert_all_gone(tmp_path)
+
+
+def is_server(pid: int) -> bool:
+    """Whether a process is the HTTP server itself."""
+    words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    return words[1:3] == [b"-m", b"http.server"]

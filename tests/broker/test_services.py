@@ -92,12 +92,10 @@ async def test_a_server_that_exits_says_so_with_its_last_words() -> None:
             with pytest.raises(ServiceFailed, match=r"exited with code 3: .*out of memory") as told:
                 async with lease.service(server()) as running:
                     await get(f"{running.url}/die")
-            failure = await running.wait_failed()
             still = await lease.run("echo the machine is well")
 
     assert isinstance(told.value.__cause__, httpx.TransportError)
     assert told.value.log.endswith("out of memory\n")
-    assert str(failure) == str(told.value)
     assert still.ok
 
 

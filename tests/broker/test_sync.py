@@ -33,7 +33,7 @@ from .conftest import Start
 pytestmark = pytest.mark.usefixtures("own_settings")
 
 #: What only one of the two can have.
-ONLY_ASYNC = {"set_up", "go_on", "final", "hurry", "in_use", "charged"}
+ONLY_ASYNC = {"set_up", "go_on", "final", "hurry", "in_use", "charged", "started_on"}
 ONLY_SYNC = {"open", "close"}
 COLOURS = [
     (Broker, AsyncBroker),

@@ -24,7 +24,7 @@ from gpubroker.ledger.ledger import Ledger
 from gpubroker.lifecycle.hold import Hold
 from gpubroker.lifecycle.lease_files import KeptJob
 from gpubroker.lifecycle.leasing.running import Run, run_on
-from gpubroker.lifecycle.leasing.service import AsyncServer, serving
+from gpubroker.lifecycle.leasing.service import AsyncServer
 from gpubroker.lifecycle.leasing.tunnel import answering, forwarded
 from gpubroker.lifecycle.parts import Parts
 from gpubroker.lifecycle.releasing.supervise import Supervisor
@@ -318,7 +318,8 @@ class AsyncLease:
             ChannelLost: there is no way to the machine.
         """
         self._check_held()
-        async with serving(self._parts, self._hold, service, self._requirements.env) as server:
+        env = self._requirements.env
+        async with AsyncServer.started_on(self._parts, self._hold, service, env) as server:
             yield server
 
     def release(self, reason: str = "asked for") -> None:

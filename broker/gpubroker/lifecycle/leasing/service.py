@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import anyio
 
 from gpubroker.errors import BrokerError, ChannelLost, ServiceFailed
 from gpubroker.lifecycle.hold import Hold
+from gpubroker.lifecycle.lease_files import KeptServer
 from gpubroker.lifecycle.leasing.running import LetGo, run_on
 from gpubroker.lifecycle.leasing.tunnel import answers, forwarded
 from gpubroker.lifecycle.parts import Parts
@@ -99,17 +100,61 @@ class AsyncServer:
         assert self.failure is not None
         return self.failure
 
-    # ---- its life, for `serving` ----------------------------------------------------------
+    # ---- its life -------------------------------------------------------------------------
 
-    async def _run(self, env: Mapping[str, str]) -> None:
-        """Start it, and follow it to its end, which is a failure."""
+    @classmethod
+    @asynccontextmanager
+    async def started_on(
+        cls, parts: Parts, hold: Hold, service: Service, env: Mapping[str, str]
+    ) -> AsyncGenerator[Self]:
+        """One on a machine for as long as the block lasts, ready when it begins. For the lease.
+
+        On a machine of a pool it may run already: whoever had the machine before has started it,
+        and leaves it running for whoever takes the machine.
+
+        Args:
+            env: what the machine's requirements add to its environment.
+
+        Raises:
+            ServiceFailed: it does not get ready; or the block raised because it is not well.
+            ChannelLost, ProviderError: there is no way to the machine.
+        """
+        files = parts.files if hold.row.pool else None
+        begun = None if files is None else files.server(hold.row.id)
+        kept = begun or KeptServer(
+            job_id=parts.new_id("service"), port=service.port or parts.source.choice(_PORTS)
+        )
+        async with forwarded(hold, kept.port) as here, background() as tasks:
+            server = cls(parts, hold, service, kept.port, here)
+            if begun is None and await answers(here, None):
+                # Whoever it is would be taken for the one that is to be started.
+                raise ServiceFailed(
+                    f"something else listens at port {kept.port} of the machine already"
+                )
+            if begun is None and files is not None:
+                files.put_server(hold.row.id, kept)
+            tasks.start_soon(server._run, kept.job_id, env, begun is not None)
+            try:
+                await server._ready()
+                tasks.start_soon(server._watch)
+                yield server
+            except Exception as error:
+                await _explain(server.check, error)
+                raise
+            finally:
+                tasks.cancel_scope.cancel()
+                await server._let_go()
+
+    async def _run(self, job_id: str, env: Mapping[str, str], begun: bool) -> None:
+        """Start it, unless it was begun before, and follow it to its end, which is a failure."""
         job = self._service.job(self._port)
         try:
             run = await run_on(
                 self._parts,
                 self._hold,
                 job,
-                job_id=self._parts.new_id("service"),
+                job_id=job_id,
+                begun=begun,
                 env={**env, **job.env},
                 destination=Path(),
                 purpose="service",
@@ -125,8 +170,13 @@ class AsyncServer:
         """Wait until its port is free: the next one may be started at once."""
         with anyio.move_on_after(_LETTING_GO, shield=True):
             await self._left.wait()
-            while self._hold.release_reason is None and await answers(self._here, None):
+            while self._stays and await answers(self._here, None):  # noqa: ASYNC110
                 await anyio.sleep(_EVERY)
+
+    @property
+    def _stays(self) -> bool:
+        """Whether the machine is in hand still, so that another server may be started on it."""
+        return self._hold.release_reason is None and not self._hold.left
 
     async def _ready(self) -> None:
         """Wait until it answers.
@@ -194,35 +244,6 @@ def _how(outcome: Outcome) -> str:
     if outcome.state is JobState.NOT_STARTED:
         return f"could not be started: {outcome.message}"
     return f"was {outcome.state}{': ' if outcome.message else ''}{outcome.message}"
-
-
-@asynccontextmanager
-async def serving(
-    parts: Parts, hold: Hold, service: Service, env: Mapping[str, str]
-) -> AsyncGenerator[AsyncServer]:
-    """A server on the machine for as long as the block lasts, ready when it begins.
-
-    Raises:
-        ServiceFailed: it does not get ready; or the block raised because it is not well.
-        ChannelLost, ProviderError: there is no way to the machine.
-    """
-    port = service.port or parts.source.choice(_PORTS)
-    async with forwarded(hold, port) as here, background() as tasks:
-        server = AsyncServer(parts, hold, service, port, here)
-        if await answers(here, None):
-            # Whoever it is would be taken for the one that is to be started.
-            raise ServiceFailed(f"something else listens at port {port} of the machine already")
-        tasks.start_soon(server._run, env)
-        try:
-            await server._ready()
-            tasks.start_soon(server._watch)
-            yield server
-        except Exception as error:
-            await _explain(server.check, error)
-            raise
-        finally:
-            tasks.cancel_scope.cancel()
-            await server._let_go()
 
 
 async def _explain(check: Callable[[], Awaitable[None]], error: Exception) -> None:

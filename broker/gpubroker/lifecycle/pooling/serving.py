@@ -53,7 +53,9 @@ class Serving:
         self.members: list[Member] = []
         self._parts = parts
         self._supervisor = supervisor
-        self._shared = Shared(parts, supervisor, terms.share, terms.rules)
+        self._shared = Shared(
+            parts, supervisor, terms.share, terms.rules, follows=terms.service is not None
+        )
         self._idling = Idling(parts, terms)
         self._keeper = Keeper(
             parts,
@@ -295,7 +297,7 @@ class Serving:
         except LetGo:
             pass  # another process has it
         except Exception as error:  # noqa: BLE001 - one machine's fault must not end the others
-            self._failed(member, error)
+            self._failed(member, error, taken=row is not None)
         finally:
             self.members.remove(member)
             self.look()
@@ -305,12 +307,12 @@ class Serving:
         self._failures, self._rent_after = 0, float("-inf")
         self.look()
 
-    def _failed(self, member: Member, error: Exception) -> None:
+    def _failed(self, member: Member, error: Exception, *, taken: bool) -> None:
         """There is no machine. Who waits hears of it, unless there is another one to wait for."""
-        if member.came_up:
+        if member.came_up or (taken and not isinstance(error, LedgerError)):
             self._tell(EventKind.FAILED, f"{member.id}: {error}")
             return
-        if isinstance(error, StaleOwner | LedgerError):
+        if taken:
             return  # somebody else was quicker
         if isinstance(error.__cause__, NoPlace):
             self._rent_after = self.now() + POLL
