@@ -32,9 +32,12 @@ if TYPE_CHECKING:
         LedgerUnusable,
         MachineLost,
         NoOfferFits,
+        PoolFull,
+        PoolTimeout,
         ProviderError,
         Scope,
         SecretsRefused,
+        ServiceFailed,
         SetupFailed,
         StaleOwner,
     )
@@ -46,6 +49,8 @@ if TYPE_CHECKING:
         hookimpl,
     )
     from gpubroker.lifecycle.leasing.lease import AsyncLease
+    from gpubroker.lifecycle.leasing.service import AsyncServer
+    from gpubroker.lifecycle.pooling.pool import AsyncPool, AsyncPoolMachine
     from gpubroker.lifecycle.reaping.reap import Swept
     from gpubroker.lifecycle.standing import ProviderStatus
     from gpubroker.model.charges import Charge
@@ -69,6 +74,7 @@ if TYPE_CHECKING:
     from gpubroker.model.marks import Mark
     from gpubroker.model.money import Money
     from gpubroker.model.offers import Offer, Price
+    from gpubroker.model.pools import PoolStatus
     from gpubroker.model.ranges import Range
     from gpubroker.model.requirements import Requirements, Setup, TrustTier
     from gpubroker.model.results import (
@@ -79,9 +85,11 @@ if TYPE_CHECKING:
         Result,
         Timings,
     )
+    from gpubroker.model.services import Service
     from gpubroker.plugins import Deadlines, Plugin
     from gpubroker.policy.budget import AtLimit, Budget, Limits
     from gpubroker.policy.estimate import Work
+    from gpubroker.policy.keep_warm import Gap, Gaps, KeepWarm, break_even, fixed, learnt
     from gpubroker.policy.policy import Policy
     from gpubroker.policy.ranking import (
         Ranking,
@@ -92,9 +100,10 @@ if TYPE_CHECKING:
         weighted,
     )
     from gpubroker.policy.retry import Retry, Rule, elsewhere, here, stop
+    from gpubroker.policy.schedule import Schedule
     from gpubroker.settings import Setting, Settings
     from gpubroker.settings import load as load_settings
-    from gpubroker.sync import Broker, Lease
+    from gpubroker.sync import Broker, Lease, Pool, PoolMachine, Server
     from gpubroker.transport.channel import Channel, Execution
     from gpubroker.transport.job_io import JobIO, OutputCallback, Stream
     from gpubroker.transport.receive import ReceivedFile
@@ -108,6 +117,9 @@ __all__ = [
     "AcquireStopped",
     "AsyncBroker",
     "AsyncLease",
+    "AsyncPool",
+    "AsyncPoolMachine",
+    "AsyncServer",
     "AtLimit",
     "Attempt",
     "AttemptState",
@@ -134,6 +146,8 @@ __all__ = [
     "Event",
     "EventKind",
     "Execution",
+    "Gap",
+    "Gaps",
     "HostIdentity",
     "InvalidValue",
     "Job",
@@ -141,6 +155,7 @@ __all__ = [
     "JobFailed",
     "JobIO",
     "JobState",
+    "KeepWarm",
     "Lease",
     "LeaseReleased",
     "LeaseRow",
@@ -165,6 +180,11 @@ __all__ = [
     "PlannedJob",
     "Plugin",
     "Policy",
+    "Pool",
+    "PoolFull",
+    "PoolMachine",
+    "PoolStatus",
+    "PoolTimeout",
     "Price",
     "ProviderError",
     "ProviderFacts",
@@ -181,8 +201,12 @@ __all__ = [
     "Retry",
     "Route",
     "Rule",
+    "Schedule",
     "Scope",
     "SecretsRefused",
+    "Server",
+    "Service",
+    "ServiceFailed",
     "Setting",
     "Settings",
     "Setup",
@@ -195,15 +219,18 @@ __all__ = [
     "Verdict",
     "Work",
     "__version__",
+    "break_even",
     "cheapest",
     "cheapest_to_finish",
     "elsewhere",
     "fastest",
+    "fixed",
     "gpu_compute_capability",
     "gpu_name",
     "gpu_vram",
     "here",
     "hookimpl",
+    "learnt",
     "load_settings",
     "parse_gpu",
     "prefer",
@@ -217,6 +244,7 @@ _MODULE_OF = {
     "AcquireStopped": "errors",
     "AsyncBroker": "broker",
     "AsyncLease": "lifecycle.leasing.lease",
+    "AsyncServer": "lifecycle.leasing.service",
     "Attempt": "model.decisions",
     "AttemptState": "model.decisions",
     "AttemptsExhausted": "errors",
@@ -293,6 +321,9 @@ _MODULE_OF = {
     "Rule": "policy.retry",
     "Scope": "errors",
     "SecretsRefused": "errors",
+    "Server": "sync",
+    "Service": "model.services",
+    "ServiceFailed": "errors",
     "Setting": "settings",
     "Settings": "settings",
     "Setup": "model.requirements",
@@ -318,6 +349,20 @@ _MODULE_OF = {
     "prefer": "policy.ranking",
     "stop": "policy.retry",
     "weighted": "policy.ranking",
+    "PoolFull": "errors",
+    "PoolTimeout": "errors",
+    "AsyncPool": "lifecycle.pooling.pool",
+    "AsyncPoolMachine": "lifecycle.pooling.pool",
+    "Pool": "sync",
+    "PoolMachine": "sync",
+    "PoolStatus": "model.pools",
+    "KeepWarm": "policy.keep_warm",
+    "Gaps": "policy.keep_warm",
+    "break_even": "policy.keep_warm",
+    "fixed": "policy.keep_warm",
+    "learnt": "policy.keep_warm",
+    "Schedule": "policy.schedule",
+    "Gap": "policy.keep_warm",
 }
 
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    aclosing,
+    asynccontextmanager,
+)
 from dataclasses import replace
 from pathlib import Path
-from typing import Self, get_args
+from typing import Any, Self, get_args
 
 import anyio
 from anyio import AsyncContextManagerMixin
@@ -17,12 +23,18 @@ from gpubroker.ledger.verify import violations
 from gpubroker.lifecycle.leasing.lease import AsyncLease
 from gpubroker.lifecycle.opening import open_parts
 from gpubroker.lifecycle.parts import Parts
+from gpubroker.lifecycle.pooling.batch import Batch
+from gpubroker.lifecycle.pooling.pool import AsyncPool
+from gpubroker.lifecycle.pooling.serving import Serving
+from gpubroker.lifecycle.pooling.sharing import fingerprint
+from gpubroker.lifecycle.pooling.terms import Activity, Health, PoolTerms
 from gpubroker.lifecycle.reaping.adoption import CannotAdopt
 from gpubroker.lifecycle.reaping.lost_ledger import Search, adopt, search
 from gpubroker.lifecycle.reaping.reap import Reaper, Swept
 from gpubroker.lifecycle.releasing.supervise import Supervisor
 from gpubroker.lifecycle.renting.acquire import Acquisition, Wish, look
 from gpubroker.lifecycle.standing import ProviderStatus, statuses, with_balances
+from gpubroker.model.batches import Template, items
 from gpubroker.model.costs import Costs, CostsBy
 from gpubroker.model.decisions import DecisionRecord
 from gpubroker.model.events import Event, EventKind
@@ -30,12 +42,16 @@ from gpubroker.model.jobs import Job
 from gpubroker.model.leases import LeaseRow, LedgerEvent, OnOwnerDeath, ReleaseState
 from gpubroker.model.money import Money, parse_money
 from gpubroker.model.places import ledger_place
+from gpubroker.model.pools import PoolShare
 from gpubroker.model.requirements import Requirements, alternatives
 from gpubroker.model.results import JobState, Result
+from gpubroker.model.services import Service
 from gpubroker.plugins import Deadlines, Plugin
-from gpubroker.policy.budget import Budget
+from gpubroker.policy.budget import Budget, Limits
 from gpubroker.policy.handover import can_be_handed_over
+from gpubroker.policy.keep_warm import KeepWarm, fixed, learnt
 from gpubroker.policy.policy import Policy
+from gpubroker.policy.pool import HORIZON, Hours, PoolRules
 from gpubroker.policy.sweeping import can_be_adopted
 from gpubroker.settings import Settings, load
 from gpubroker.transport.job_io import OutputCallback
@@ -279,6 +295,170 @@ class AsyncBroker(AsyncContextManagerMixin):
                 return lease.final(result)
         raise AssertionError("the last try returns or raises")
 
+    @asynccontextmanager
+    async def pool(
+        self,
+        requirements: Requirements | Sequence[Requirements] | None = None,
+        *,
+        name: str = "default",
+        policy: Policy | None = None,
+        budget: Limits | Money | float | str | None = None,
+        keep_warm: KeepWarm | None = None,
+        min_warm: int = 0,
+        max_machines: int = 1,
+        jobs_per_machine: int = 1,
+        queue: int = 100,
+        wait: float = 600.0,
+        lifetime: float = 12 * 3600.0,
+        schedule: Hours | None = None,
+        service: Service | None = None,
+        health: Health | None = None,
+        activity: Activity = "jobs",
+        tags: Sequence[str] = (),
+        secrets: bool = False,
+    ) -> AsyncGenerator[AsyncPool]:
+        """Machines that are kept warm while that pays; leaving the block gives them up.
+
+        Processes that open a pool of the same name on one ledger share it: together they have no
+        more than `max_machines`, and on one host each takes what another has left idle. A machine
+        whose process has died is there for the others until its idle limit is over.
+
+        Of a machine's life no more than half an hour's money is reserved ahead of time. Its
+        reservation is renewed, under every limit, before it ends; where a limit does not allow
+        that, the machine takes no more work.
+
+        Args:
+            requirements: what machines; several are alternatives.
+            name: the pool's. Its costs are found by the tag ``pool:NAME``.
+            budget: `Limits` of the pool as a whole; or USD that each machine may cost.
+            keep_warm: the rule for how long an idle machine is kept; `learnt` where left out.
+            min_warm: machines that are kept warm whatever that rule says, within `schedule`.
+            max_machines: machines at a time, of all processes.
+            jobs_per_machine: jobs at a time on each.
+            queue: how many may wait for a machine. wait: seconds that each of them may.
+            lifetime: seconds that a machine may live. It takes no new work for the last quarter of
+                an hour, or for the last tenth of a shorter life.
+            schedule: when machines may be warm; outside, jobs still run, each on a machine that is
+                given up when nobody uses it any more.
+            service: a server that is started on each machine before its first use.
+            health: a command, or a function of the lease, that an idle machine is asked once a
+                minute; one that is not well is given up.
+            activity: what an idle time begins with: ``"jobs"``: the last job, or the end of a
+                borrowing without any; ``"use"``: the end of any borrowing; or a function of the
+                lease that gives the Unix time of its last activity.
+            tags: more names to find its costs by.
+
+        The other arguments are those of `lease`.
+
+        Raises:
+            InvalidValue: an argument makes no sense, or this broker has a pool of that name.
+        """
+        parts, supervisor, _ = self._opened()
+        rules = PoolRules(
+            min_warm=min_warm,
+            max_machines=max_machines,
+            jobs_per_machine=jobs_per_machine,
+            schedule=schedule,
+            lifetime=lifetime,
+        )
+        each = None if isinstance(budget, Limits) else budget
+        wish = self._wish(
+            requirements,
+            policy=policy,
+            budget=each,
+            lifetime=min(HORIZON, lifetime),
+            tags=(*tags, f"pool:{name}"),
+            secrets=secrets,
+            reached=True,
+            limited=budget is not None,
+        )
+        share = PoolShare(
+            name=name,
+            machines=max_machines,
+            lifetime=lifetime,
+            wanted=fingerprint(wish.wanted, (service, secrets)),
+        )
+        terms = PoolTerms(
+            wish=replace(wish, share=share),
+            share=share,
+            rules=rules,
+            keep_warm=keep_warm or learnt(),
+            queue=queue,
+            wait=wait,
+            service=service,
+            health=health,
+            activity=activity,
+        )
+        serving = Serving(parts, supervisor, terms, self._release_wait)
+        with parts.pool(name, budget if isinstance(budget, Limits) else None):
+            async with serving.open():
+                yield AsyncPool(serving)
+
+    async def map(
+        self,
+        template: Template,
+        inputs: Iterable[Any],
+        requirements: Requirements | Sequence[Requirements] | None = None,
+        *,
+        name: str = "",
+        machines: int = 1,
+        jobs_per_machine: int = 1,
+        retries: int = 1,
+        policy: Policy | None = None,
+        budget: Limits | Money | float | str | None = None,
+        lifetime: float = 12 * 3600.0,
+        tags: Sequence[str] = (),
+        secrets: bool = False,
+    ) -> AsyncGenerator[tuple[int, Result]]:
+        """Run one job for each input on a few machines; the results come as they complete.
+
+        Use it with ``async for index, result in broker.map(…)``. Leaving the loop early ends what
+        runs. Under a `name`, finished items are on record: run again under the same name, as after
+        a crash, they are given again and not done again, as long as the job is the same and its
+        outputs lie where they were put.
+
+        Args:
+            template: makes a job of an input: a function of it; or a job, script or words with
+                ``{}`` for the input as text, or ``{n}`` for its number.
+            inputs: what there is a job for each of. All are read first.
+            machines: machines at a time. jobs_per_machine: jobs at a time on each.
+            retries: how often a job that has failed is started again, elsewhere if possible.
+
+        The other arguments are those of `pool`; costs are found by the tag ``pool:NAME``.
+
+        Returns:
+            Pairs of an input's number, from 0 on, and its result. A job that failed is a result
+            too. Of one that was finished before, no more than 4 KiB of each stream are on record.
+
+        Raises:
+            AcquireError, SetupFailed: there are no machines for it.
+            InvalidValue: an argument makes no sense.
+        """
+        parts, supervisor, _ = self._opened()
+        todo = items(template, inputs)
+
+        def open_pool() -> AbstractAsyncContextManager[AsyncPool]:
+            return self.pool(
+                requirements,
+                name=name or parts.new_id("batch"),
+                policy=policy,
+                budget=budget,
+                keep_warm=fixed(0),
+                max_machines=machines,
+                jobs_per_machine=jobs_per_machine,
+                queue=len(todo),
+                wait=math.inf,
+                lifetime=lifetime,
+                tags=tags,
+                secrets=secrets,
+            )
+
+        width = machines * jobs_per_machine
+        batch = Batch(parts, name, todo, open_pool, width=width, retries=retries)
+        async with aclosing(batch.results(supervisor)) as results:
+            async for done in results:
+                yield done
+
     async def attach(
         self, name: str | None = None, *, on_output: OutputCallback | None = None
     ) -> Result:
@@ -351,12 +531,14 @@ class AsyncBroker(AsyncContextManagerMixin):
         job: Job | None = None,
         reached: bool = False,
         on_owner_death: OnOwnerDeath = "release",
+        limited: bool = False,
     ) -> Wish:
         """What is asked for, with the settings for what was left out.
 
         Args:
             timeout: seconds that the job itself may take.
             job: the only one that the machine is for. reached: there must be a way to it.
+            limited: a limit on money holds for it, besides `budget` and those in the settings.
         """
         if lifetime is not None and not 0 < lifetime < float("inf"):
             raise InvalidValue("lifetime", lifetime, "must be a positive number of seconds")
@@ -368,7 +550,7 @@ class AsyncBroker(AsyncContextManagerMixin):
         wanted = alternatives(requirements)
         setup = max(r.setup.timeout if r.setup is not None else 0.0 for r in wanted)
         limits = self.settings.budget
-        standing = statuses(self._parts(), self.settings, limited=budget is not None)
+        standing = statuses(self._parts(), self.settings, limited=limited or budget is not None)
         return Wish(
             wanted=wanted,
             providers=frozenset(status.name for status in standing if status.on),

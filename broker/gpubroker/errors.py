@@ -14,6 +14,10 @@
     │   ├── SetupFailed             the set-up script failed, so the job was never started
     │   ├── JobFailed               non-zero exit, time-out or missing output (``Result.check``)
     │   └── MachineLost             the machine went away under the job
+    ├── PoolFull                    as many wait for a machine of the pool as may
+    ├── PoolTimeout                 no machine of the pool became free in time
+=======
+    ├── ServiceFailed               a server did not get ready, ended, or stopped answering
     ├── LeaseReleased               the lease was used after its release was requested
     ├── SecretsRefused              the machine's identity is not proven: no secrets are sent there
     ├── LedgerError                 the durable record cannot be used: nothing is rented
@@ -159,6 +163,26 @@ class JobFailed(JobError):
 
 class MachineLost(JobError):
     """The machine went away while the job ran, and the job did not say it may be restarted."""
+
+
+class PoolFull(BrokerError):
+    """As many wait for a machine of the pool as may: come back later."""
+
+
+class PoolTimeout(BrokerError):
+    """No machine of the pool became free within the time that a job may wait for one."""
+
+
+class ServiceFailed(BrokerError):
+    """A server on a machine did not get ready, ended, or stopped answering.
+
+    Attributes:
+        log: the end of what it printed, both streams.
+    """
+
+    def __init__(self, message: str, log: str = "") -> None:
+        self.log = log
+        super().__init__(message)
 
 
 class LeaseReleased(BrokerError):

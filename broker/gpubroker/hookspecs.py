@@ -159,7 +159,8 @@ async def inventory() -> Sequence[Machine]:
 async def run(machine: Machine, job: Job, io: JobIO, channel: Channel | None) -> Outcome:
     """Run `job` on `machine`: place its files, run it, stream its output, bring outputs back.
 
-    Called: one job at a time per machine, on a machine that is ready. `channel` is the way there
+    Called: on a machine that is ready, one job at a time, and beside it the servers that its lease
+    runs: ``io.purpose`` is ``"service"``. `channel` is the way there
     where ``facts.ssh`` is declared; then `gpubroker.transport.run_job` does all of this. It is
     ``None`` for a machine whose ``ssh`` is false: that runs the jobs of its order by itself, is asked for
     them in that order, and ``io.purpose`` says for which.

@@ -10,9 +10,9 @@ import atexit
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Generator, Iterable, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
@@ -21,22 +21,30 @@ import anyio
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from gpubroker.broker import AsyncBroker
-from gpubroker.errors import BrokerClosed
+from gpubroker.errors import BrokerClosed, ServiceFailed
 from gpubroker.lifecycle.leasing.lease import AsyncLease
+from gpubroker.lifecycle.leasing.service import AsyncServer
+from gpubroker.lifecycle.pooling.pool import AsyncPool, AsyncPoolMachine
+from gpubroker.lifecycle.pooling.terms import Activity, Health
 from gpubroker.lifecycle.reaping.lost_ledger import Search
 from gpubroker.lifecycle.reaping.reap import Swept
 from gpubroker.lifecycle.standing import ProviderStatus
+from gpubroker.model.batches import Template
 from gpubroker.model.costs import Costs, CostsBy
 from gpubroker.model.decisions import DecisionRecord
 from gpubroker.model.events import Event
 from gpubroker.model.jobs import Job
 from gpubroker.model.leases import LeaseRow, LedgerEvent, OnOwnerDeath, ReleaseState
 from gpubroker.model.money import Money
+from gpubroker.model.pools import PoolStatus
 from gpubroker.model.requirements import Requirements
 from gpubroker.model.results import HostIdentity, Result
+from gpubroker.model.services import Service
 from gpubroker.plugins import Deadlines, Plugin
-from gpubroker.policy.budget import Budget
+from gpubroker.policy.budget import Budget, Limits
+from gpubroker.policy.keep_warm import KeepWarm
 from gpubroker.policy.policy import Policy
+from gpubroker.policy.pool import Hours
 from gpubroker.settings import Settings
 from gpubroker.transport.job_io import OutputCallback
 
@@ -97,9 +105,53 @@ def within(portal: BlockingPortal, context: AbstractAsyncContextManager[T]) -> G
             task.result()
 
 
+def _as_it_is(job: Any) -> Any:
+    """A template of jobs that are made already."""
+    return job
+
+
 #: Held fast: one that nobody else holds any more, since an interrupt came as it was opened, say, has
 #: to be closed in order all the same.
 _open_brokers: set[Broker] = set()
+
+
+class Server:
+    """A server that runs on a machine, from `Lease.service`."""
+
+    def __init__(self, server: AsyncServer, call: Callable[..., Any]) -> None:
+        self._server = server
+        self._call = call
+
+    def __repr__(self) -> str:
+        return repr(self._server).replace("AsyncServer", "Server", 1)
+
+    @property
+    def url(self) -> str:
+        """Where it is reached here: ``http://127.0.0.1:PORT``; the same as long as it runs."""
+        return self._server.url
+
+    @property
+    def port(self) -> int:
+        """The TCP port that it listens on, on the machine."""
+        return self._server.port
+
+    @property
+    def failure(self) -> ServiceFailed | None:
+        """Why it is of no use any more; ``None`` while it is well, as far as is known."""
+        return self._server.failure
+
+    def log(self, tail: int = 64 * 1024) -> str:
+        """As `AsyncServer.log`."""
+        return self._server.log(tail)
+
+    def check(self) -> None:
+        """As `AsyncServer.check`."""
+        self._call(self._server.check)
+
+    def wait_failed(self) -> ServiceFailed:
+        """As `AsyncServer.wait_failed`."""
+        failure: ServiceFailed = self.failure or self._call(self._server.wait_failed)
+        return failure
 
 
 class Lease:
@@ -171,6 +223,12 @@ class Lease:
         with within(self._portal, self._lease.tunnel(port, path=path, timeout=timeout)) as url:
             yield url
 
+    @contextmanager
+    def service(self, service: Service) -> Generator[Server]:
+        """As `AsyncLease.service`."""
+        with within(self._portal, self._lease.service(service)) as server:
+            yield Server(server, self._call)
+
     def release(self, reason: str = "asked for") -> None:
         """As `AsyncLease.release`."""
 
@@ -178,6 +236,90 @@ class Lease:
             self._lease.release(reason)
 
         self._call(release)
+
+
+class PoolMachine:
+    """A machine that was borrowed from a pool, from `Pool.machine`."""
+
+    def __init__(
+        self, machine: AsyncPoolMachine, call: Callable[..., Any], portal: BlockingPortal
+    ) -> None:
+        self._machine = machine
+        self._call = call
+        self._portal = portal
+
+    @property
+    def lease(self) -> Lease:
+        """The lease that it is held by. The pool gives it up."""
+        return Lease(self._machine.lease, self._call, self._portal)
+
+    @property
+    def url(self) -> str:
+        """Where the pool's service on it is reached here; empty where the pool has none."""
+        return self._machine.url
+
+    @property
+    def log(self) -> str:
+        """The end of what the service has printed. Not trusted."""
+        return self._machine.log
+
+    @property
+    def cost(self) -> Money:
+        """USD that the machine has cost since its last use before this one."""
+        return self._machine.cost
+
+    def run(
+        self, job: Job | str | Sequence[str], *, on_output: OutputCallback | None = None
+    ) -> Result:
+        """As `AsyncPoolMachine.run`. `on_output` is called in the broker's thread."""
+        result: Result = self._call(self._machine.run, job, on_output=on_output)
+        return result
+
+    def discard(self, reason: str) -> None:
+        """As `AsyncPoolMachine.discard`."""
+        self._machine.discard(reason)
+
+
+class Pool:
+    """Machines that are kept warm while that pays, from `Broker.pool`.
+
+    It may be used from any thread. Leaving its ``with`` block gives its machines up.
+    """
+
+    def __init__(self, pool: AsyncPool, call: Callable[..., Any], portal: BlockingPortal) -> None:
+        self._pool = pool
+        self._call = call
+        self._portal = portal
+
+    def __repr__(self) -> str:
+        return repr(self._pool).replace("AsyncPool", "Pool", 1)
+
+    @property
+    def name(self) -> str:
+        """What processes that share it call it."""
+        return self._pool.name
+
+    def run(
+        self,
+        job: Job | str | Sequence[str],
+        *,
+        on_output: OutputCallback | None = None,
+        avoid: Collection[str] = (),
+    ) -> Result:
+        """As `AsyncPool.run`. `on_output` is called in the broker's thread."""
+        result: Result = self._call(self._pool.run, job, on_output=on_output, avoid=avoid)
+        return result
+
+    @contextmanager
+    def machine(self) -> Generator[PoolMachine]:
+        """As `AsyncPool.machine`."""
+        with within(self._portal, self._pool.machine()) as machine:
+            yield PoolMachine(machine, self._call, self._portal)
+
+    def status(self) -> PoolStatus:
+        """As `AsyncPool.status`."""
+        status: PoolStatus = self._call(self._pool.status)
+        return status
 
 
 class Broker:
@@ -378,6 +520,96 @@ class Broker:
             on_owner_death=on_owner_death,
             on_output=on_output,
         )
+
+    @contextmanager
+    def pool(
+        self,
+        requirements: Requirements | Sequence[Requirements] | None = None,
+        *,
+        name: str = "default",
+        policy: Policy | None = None,
+        budget: Limits | Money | float | str | None = None,
+        keep_warm: KeepWarm | None = None,
+        min_warm: int = 0,
+        max_machines: int = 1,
+        jobs_per_machine: int = 1,
+        queue: int = 100,
+        wait: float = 600.0,
+        lifetime: float = 12 * 3600.0,
+        schedule: Hours | None = None,
+        service: Service | None = None,
+        health: Health | None = None,
+        activity: Activity = "jobs",
+        tags: Sequence[str] = (),
+        secrets: bool = False,
+    ) -> Generator[Pool]:
+        """As `AsyncBroker.pool`. Callbacks are called in the broker's thread, with its own lease."""
+        self.open()
+        assert self._portal is not None
+        pooling = self._broker.pool(
+            requirements,
+            name=name,
+            policy=policy,
+            budget=budget,
+            keep_warm=keep_warm,
+            min_warm=min_warm,
+            max_machines=max_machines,
+            jobs_per_machine=jobs_per_machine,
+            queue=queue,
+            wait=wait,
+            lifetime=lifetime,
+            schedule=schedule,
+            service=service,
+            health=health,
+            activity=activity,
+            tags=tags,
+            secrets=secrets,
+        )
+        with within(self._portal, pooling) as pool:
+            yield Pool(pool, self._call, self._portal)
+
+    def map(
+        self,
+        template: Template,
+        inputs: Iterable[Any],
+        requirements: Requirements | Sequence[Requirements] | None = None,
+        *,
+        name: str = "",
+        machines: int = 1,
+        jobs_per_machine: int = 1,
+        retries: int = 1,
+        policy: Policy | None = None,
+        budget: Limits | Money | float | str | None = None,
+        lifetime: float = 12 * 3600.0,
+        tags: Sequence[str] = (),
+        secrets: bool = False,
+    ) -> Generator[tuple[int, Result]]:
+        """As `AsyncBroker.map`. `template`, if it is a function, is called in this thread."""
+        made = [Job.of(template(given)) for given in inputs] if callable(template) else inputs
+        results = self._broker.map(
+            _as_it_is if callable(template) else template,
+            made,
+            requirements,
+            name=name,
+            machines=machines,
+            jobs_per_machine=jobs_per_machine,
+            retries=retries,
+            policy=policy,
+            budget=budget,
+            lifetime=lifetime,
+            tags=tags,
+            secrets=secrets,
+        )
+
+        async def following() -> tuple[int, Result] | None:
+            return await anext(results, None)
+
+        try:
+            while (done := self._call(following)) is not None:
+                yield done
+        finally:
+            with suppress(BrokerClosed):
+                self._call(results.aclose)
 
     def attach(self, name: str | None = None, *, on_output: OutputCallback | None = None) -> Result:
         """As `AsyncBroker.attach`."""

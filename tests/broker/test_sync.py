@@ -12,15 +12,36 @@ from typing import Any
 
 import pytest
 
-from gpubroker import AsyncBroker, AsyncLease, Broker, BrokerClosed, Job, Lease, ReleaseState
+from gpubroker import (
+    AsyncBroker,
+    AsyncLease,
+    AsyncPool,
+    AsyncPoolMachine,
+    AsyncServer,
+    Broker,
+    BrokerClosed,
+    Job,
+    Lease,
+    Pool,
+    PoolMachine,
+    ReleaseState,
+    Server,
+)
 
 from .conftest import Start
 
 pytestmark = pytest.mark.usefixtures("own_settings")
 
 #: What only one of the two can have.
-ONLY_ASYNC = {"set_up", "go_on", "final", "hurry"}
+ONLY_ASYNC = {"set_up", "go_on", "final", "hurry", "in_use", "charged", "started_on"}
 ONLY_SYNC = {"open", "close"}
+COLOURS = [
+    (Broker, AsyncBroker),
+    (Lease, AsyncLease),
+    (Server, AsyncServer),
+    (Pool, AsyncPool),
+    (PoolMachine, AsyncPoolMachine),
+]
 
 
 def public(cls: type) -> dict[str, Any]:
@@ -28,7 +49,7 @@ def public(cls: type) -> dict[str, Any]:
     return {name: value for name, value in vars(cls).items() if not name.startswith("_")}
 
 
-@pytest.mark.parametrize(("sync", "asynchronous"), [(Broker, AsyncBroker), (Lease, AsyncLease)])
+@pytest.mark.parametrize(("sync", "asynchronous"), COLOURS)
 def test_both_colours_have_the_same_names(sync: type, asynchronous: type) -> None:
     """Whatever one class offers, the other one offers under the same name."""
     theirs = set(public(asynchronous)) - ONLY_ASYNC
@@ -37,7 +58,7 @@ def test_both_colours_have_the_same_names(sync: type, asynchronous: type) -> Non
     assert theirs - {"settings"} == ours - {"settings"}
 
 
-@pytest.mark.parametrize(("sync", "asynchronous"), [(Broker, AsyncBroker), (Lease, AsyncLease)])
+@pytest.mark.parametrize(("sync", "asynchronous"), COLOURS)
 def test_both_colours_have_the_same_signatures(sync: type, asynchronous: type) -> None:
     """Every method takes the same arguments, with the same defaults, in both."""
     theirs = public(asynchronous)

@@ -21,7 +21,9 @@ _STEPS: Final = {
     EventKind.PROBING: "checking the machine: {text}",
     EventKind.SETTING_UP: "setting up: {text}",
     EventKind.READY: "{text}",
+    EventKind.SERVING: "{text}",
     EventKind.RUNNING: "running {text}",
+    EventKind.BATCH: "{text}",
     EventKind.RELEASING: "releasing the machine ({text})",
     EventKind.ACKNOWLEDGED: "waiting for proof that it is gone: {text}",
 }

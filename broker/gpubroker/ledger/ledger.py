@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from gpubroker.errors import LedgerUnusable
-from gpubroker.ledger import costing, edges, spending
+from gpubroker.ledger import costing, edges, pools, spending
 from gpubroker.ledger.rows import (
     Owner,
     cooldown_from,
@@ -34,6 +34,7 @@ from gpubroker.model.places import Place, PostgresUrl
 from gpubroker.policy.budget import Budget, Limit, MachineLimit, Usage
 from gpubroker.policy.cooldown import Cooldown
 from gpubroker.policy.experience import Experience
+from gpubroker.policy.pool import Use
 from gpubroker.policy.pricing import cost_so_far
 from gpubroker.policy.transitions import HELD
 
@@ -322,7 +323,7 @@ class Ledger:
     def begin_job(
         self, lease: LeaseRow, job_id: str, title: str, tags: Sequence[str], at: float
     ) -> LeaseRow:
-        """A job starts on a lease: the lease becomes busy."""
+        """A job starts on a lease: the lease becomes busy, if it is not."""
         with self._store.transaction() as sql:
             sql.execute(
                 "INSERT INTO jobs (id, lease_id, title, state, started_at, tags)"
@@ -335,12 +336,16 @@ class Ledger:
                     "tags": "\n".join(tags),
                 },
             )
-            return edges.move(sql, lease, LeaseState.BUSY, at, "job started", title, {})
+            now = edges.current(sql, lease)
+            if now.state is not LeaseState.BUSY:
+                return edges.move(sql, now, LeaseState.BUSY, at, "job started", title, {})
+            edges.write_event(sql, now, at, "job started", None, None, title)
+            return now
 
     def end_job(
         self, lease: LeaseRow, job_id: str, state: str, exit_code: int | None, at: float
     ) -> LeaseRow:
-        """A job ended, its results are safe: the lease is idle, unless it is being released.
+        """A job ended, its results are safe: with the last one the lease is idle, if it is held.
 
         It has cost what the lease has since the end of the job before it.
         """
@@ -356,7 +361,7 @@ class Ledger:
                 {"id": job_id, "state": state, "code": exit_code, "at": at, "cost": cost},
             )
             detail = state if exit_code is None else f"{state} {exit_code}"
-            if now.state is LeaseState.BUSY:
+            if now.state is LeaseState.BUSY and not pools.jobs_running(sql, now):
                 return edges.move(sql, now, LeaseState.IDLE, at, "job ended", detail, {})
             edges.write_event(sql, now, at, "job ended", None, None, detail)
             return now
@@ -375,6 +380,88 @@ class Ledger:
                 {"id": lease_id},
             )
             return [job_from(row) for row in rows]
+
+    # ---- pools ----------------------------------------------------------------------------
+
+    def extend(
+        self, lease: LeaseRow, deadline: float, more: Money, limits: Iterable[Limit], at: float
+    ) -> LeaseRow:
+        """Move a lease's deadline to a later Unix time, once `more` is held for that.
+
+        Raises:
+            OverLimit: a limit on money does not allow it. Nothing was written.
+            StaleOwner: another process has taken the lease over.
+        """
+        with self._store.transaction() as sql:
+            now = edges.current(sql, lease)
+            if now.release_requested_at is not None or now.deadline >= deadline:
+                return now
+            asked = Money.from_micros(more.micros_up)
+            if (over := spending.exceeded(sql, limits, asked)) is not None:
+                raise OverLimit(*over, asked)
+            return pools.extend(sql, now, deadline, now.reserved + asked, at)
+
+    def park(self, lease: LeaseRow, idle_until: float, at: float) -> LeaseRow:
+        """Leave a lease that no job runs on for whoever shares its pool, until Unix time `idle_until`.
+
+        Raises:
+            StaleOwner: another process has taken the lease over.
+            LedgerError: it is not held any more.
+        """
+        with self._store.transaction() as sql:
+            return pools.park(sql, lease, idle_until, at)
+
+    def take(self, lease: LeaseRow, owner: str, at: float) -> LeaseRow:
+        """Take a parked lease into `owner`'s hands; where it was another's, the epoch rises.
+
+        Raises:
+            StaleOwner: somebody else was quicker.
+            LedgerError: it is to be given up.
+        """
+        with self._store.transaction() as sql:
+            return pools.take(sql, lease, owner, at)
+
+    def pool(self, name: str) -> list[LeaseRow]:
+        """The open leases of a pool, whoever holds them, the newest first."""
+        with self._store.reading() as sql:
+            return pools.leases(sql, name)
+
+    def pool_uses(self, name: str, limit: int) -> list[Use]:
+        """When the newest jobs of a pool's leases began and ended, the oldest first."""
+        with self._store.reading() as sql:
+            return pools.uses(sql, name, limit)
+
+    def cold_starts(self, name: str, limit: int) -> list[float]:
+        """Seconds that a pool's newest machines took from the request until they were set up."""
+        with self._store.reading() as sql:
+            return pools.cold_starts(sql, name, limit)
+
+    def wait_in_pool(self, name: str, owner: str, since: float, until: float) -> None:
+        """Tell who shares a pool that `owner` waits for a machine; that counts until Unix time `until`."""
+        with self._store.transaction() as sql:
+            pools.put_wait(sql, name, owner, since, until)
+
+    def pool_waits(self, name: str, owner: str, host: str, now: float) -> list[float]:
+        """Since when others than `owner` on its `host` wait for a machine of a pool."""
+        with self._store.reading() as sql:
+            return pools.waits(sql, name, owner, host, now)
+
+    def jobs_cost(self, lease_id: str) -> Money:
+        """USD that the jobs of a lease which have ended have cost."""
+        with self._store.reading() as sql:
+            return pools.jobs_cost(sql, lease_id)
+
+    # ---- batches --------------------------------------------------------------------------
+
+    def put_item(self, batch: str, item: str, result: str, at: float) -> None:
+        """Put a finished item of a batch on record, with its result as JSON text."""
+        with self._store.transaction() as sql:
+            pools.put_item(sql, batch, item, result, at)
+
+    def items(self, batch: str) -> dict[str, str]:
+        """The finished items of a batch, each with its result as JSON text."""
+        with self._store.reading() as sql:
+            return pools.items(sql, batch)
 
     # ---- what is there --------------------------------------------------------------------
 

@@ -107,12 +107,30 @@ def _m005_on_owner_death(connection: Sql) -> None:
     connection.execute("ALTER TABLE leases DROP COLUMN suspected_at")
 
 
+def _m006_pools(connection: Sql) -> None:
+    """Leases that several processes share; who waits for one; and what of a batch is finished."""
+    connection.execute("ALTER TABLE leases ADD COLUMN pool TEXT NOT NULL DEFAULT ''")
+    connection.execute("ALTER TABLE leases ADD COLUMN idle_until DOUBLE PRECISION")
+    connection.execute("CREATE INDEX leases_by_pool ON leases (pool, created_at) WHERE pool <> ''")
+    connection.execute(
+        """CREATE TABLE pool_waits (
+        pool TEXT NOT NULL, owner TEXT NOT NULL, since DOUBLE PRECISION NOT NULL,
+        until DOUBLE PRECISION NOT NULL, PRIMARY KEY (pool, owner))"""
+    )
+    connection.execute(
+        """CREATE TABLE batch_items (
+        batch TEXT NOT NULL, item TEXT NOT NULL, at DOUBLE PRECISION NOT NULL,
+        result TEXT NOT NULL, PRIMARY KEY (batch, item))"""
+    )
+
+
 MIGRATIONS: Final[tuple[Callable[[Sql], None], ...]] = (
     _m001_first,
     _m002_memory,
     _m003_settlement,
     _m004_budgets,
     _m005_on_owner_death,
+    _m006_pools,
 )
 
 

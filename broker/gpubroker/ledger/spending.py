@@ -140,5 +140,8 @@ def _machines(sql: Sql, limit: MachineLimit) -> int:
     if limit.tag is not None:
         clauses.append(_TAGGED)
         values["tag"] = limit.tag
+    if limit.pool is not None:
+        clauses.append("pool = :pool")
+        values["pool"] = limit.pool
     query = f"SELECT COUNT(*) AS held FROM leases WHERE {' AND '.join(clauses)}"  # noqa: S608
     return int(only(sql.execute(query, values))["held"])

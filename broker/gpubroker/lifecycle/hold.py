@@ -32,6 +32,7 @@ class Hold:
         unattended: a sweep has adopted it with its job: nobody here waits for either.
         left: this broker lets go of it, and leaves it to whoever finds it.
         ends_at: when its lifetime is over, by the event loop's clock, which nobody sets back.
+        life_ends: Unix time beyond which its deadline is never moved.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Hold:
         self.allowance = allowance
         self.drain_reason = ""
         self.ends_at = anyio.current_time() + row.deadline - (now or row.created_at)
+        self.life_ends = row.deadline
         self.image = image
         self.provider = provider
         self.offer = offer
@@ -73,6 +75,11 @@ class Hold:
             self._acknowledged.set()
         if row.release_state is ReleaseState.PROVEN:
             self._proven.set()
+
+    def extended(self, row: LeaseRow, now: float) -> None:
+        """Take note of a later deadline, at Unix time `now`."""
+        self.update(row)
+        self.ends_at = anyio.current_time() + row.deadline - now
 
     def interrupt(self) -> None:
         """End whatever uses the machine: it is being given up."""

@@ -1,6 +1,6 @@
 """What an heir needs of a lease besides its row, in a private folder beside the ledger.
 
-Only leases that are to be adopted have one: ``<ledger>.leases/<lease id>``, made before the create
+Only leases that are to be adopted, or shared by a pool, have one: ``<ledger>.leases/<lease id>``, made before the create
 leaves, and removed once the lease is over. It lets its reader into the machine, so that it is this
 user's alone, and never part of the ledger; a job's secrets, words and environment are not in it.
 """
@@ -23,6 +23,8 @@ T = TypeVar("T")
 
 _LEASE: Final = "lease.json"
 _JOB: Final = "job.json"
+_REACH: Final = "reach.json"
+_SERVER: Final = "server.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,22 +33,37 @@ class KeptLease:
 
     Attributes:
         private_key, public_key, nonce: those of its `Link`; empty where it is not reached over SSH.
+        wanted: of a pool's: names what its machines must be; only who wants the same takes it.
+        ends_at: of a pool's: Unix time at which its machine's life ends.
     """
 
     offer: Offer
     image: str | None = None
+    wanted: str = ""
+    ends_at: float = 0.0
     private_key: str = field(default="", repr=False)
     public_key: str = ""
     nonce: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KeptJob:
+class KeptReach:
+    """What is known of a machine once it has answered.
+
+    Attributes:
+        host_keys: those that it has shown. host_identity: and how they were made sure of.
+    """
+
+    host_keys: tuple[str, ...] = ()
+    host_identity: HostIdentity | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptJob(KeptReach):
     """What is known before a job starts.
 
     Attributes:
         output_dir: where its outputs belong, as an absolute path.
-        host_keys: those that the machine has shown. host_identity: and how they were made sure of.
     """
 
     id: str
@@ -55,8 +72,14 @@ class KeptJob:
     output_dir: Path
     output_limit: int
     timeout: float | None = None
-    host_keys: tuple[str, ...] = ()
-    host_identity: HostIdentity | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptServer:
+    """What is known of a server before it is started: as which job, and at which port."""
+
+    job_id: str
+    port: int
 
 
 class LeaseFiles:
@@ -85,6 +108,30 @@ class LeaseFiles:
             OSError: it cannot be made durable.
         """
         self._put(lease_id, _JOB, to_json(KeptJob, kept))
+
+    def put_reach(self, lease_id: str, kept: KeptReach) -> None:
+        """Keep how a machine that has answered is known again.
+
+        Raises:
+            OSError: it cannot be made durable.
+        """
+        self._put(lease_id, _REACH, to_json(KeptReach, kept))
+
+    def reach(self, lease_id: str) -> KeptReach | None:
+        """How its machine is known again; ``None`` where that is not here, or not readable."""
+        return self._get(lease_id, _REACH, KeptReach)
+
+    def put_server(self, lease_id: str, kept: KeptServer) -> None:
+        """Keep what whoever takes the machine needs of the server on it.
+
+        Raises:
+            OSError: it cannot be made durable.
+        """
+        self._put(lease_id, _SERVER, to_json(KeptServer, kept))
+
+    def server(self, lease_id: str) -> KeptServer | None:
+        """The server that runs on its machine; ``None`` where that is not here, or not readable."""
+        return self._get(lease_id, _SERVER, KeptServer)
 
     def lease(self, lease_id: str) -> KeptLease | None:
         """What was kept of a lease; ``None`` where that is not here, or not readable."""

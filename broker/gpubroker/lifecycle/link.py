@@ -22,7 +22,7 @@ from gpubroker.plugins import Provider
 from gpubroker.transport.channel import Channel
 
 if TYPE_CHECKING:
-    from gpubroker.lifecycle.lease_files import KeptJob, KeptLease
+    from gpubroker.lifecycle.lease_files import KeptLease, KeptReach
     from gpubroker.transport.ssh import LeaseKey
 
 HEARTBEAT = 60.0
@@ -82,7 +82,7 @@ class Link:
         return cls(folder, key, f"nonce-{token_hex(12)}", secrets=secrets)
 
     @classmethod
-    def restore(cls, kept: KeptLease, job: KeptJob) -> Self:
+    def restore(cls, kept: KeptLease, reach: KeptReach) -> Self:
         """The way to a machine that another broker rented; it must show the same host keys.
 
         Raises:
@@ -93,7 +93,7 @@ class Link:
         folder = Path(tempfile.mkdtemp(prefix="gpubroker-"))
         key = LeaseKey.restore(folder, kept.private_key, kept.public_key)
         link = cls(folder, key, kept.nonce, secrets=False)
-        link._host_keys, link._known_by = job.host_keys, job.host_identity
+        link._host_keys, link._known_by = reach.host_keys, reach.host_identity
         return link
 
     @property

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
+from gpubroker.errors import InvalidValue
 from gpubroker.ledger.access import LedgerAccess
 from gpubroker.lifecycle.lease_files import LeaseFiles
 from gpubroker.lifecycle.owner import Identity
@@ -17,7 +19,7 @@ from gpubroker.model.events import BudgetAlert, Event, EventKind
 from gpubroker.model.marks import Mark
 from gpubroker.model.offers import Offer
 from gpubroker.plugins import BrokenPlugin, Provider
-from gpubroker.policy.budget import Budget
+from gpubroker.policy.budget import Budget, Limits
 
 if TYPE_CHECKING:
     from gpubroker.lifecycle.hold import Hold
@@ -42,6 +44,7 @@ class Parts:
             offer, with the hold once there is one.
         asking: the quotes that are under way.
         files: what heirs need of leases; ``None`` where the ledger has no place on a disk.
+        pools: names of the pools that are open here.
         recall: what is remembered of failures and hosts.
         concerns: what is wrong with the ledger, though it can be used.
         broken: plugins that could not be opened, and why.
@@ -65,6 +68,7 @@ class Parts:
     )
     asking: list[Asking] = field(default_factory=list["Asking"])
     files: LeaseFiles | None = None
+    pools: set[str] = field(default_factory=set[str])
     recall: Recall = field(default_factory=Recall)
     concerns: list[str] = field(default_factory=list[str])
     broken: list[BrokenPlugin] = field(default_factory=list[BrokenPlugin])
@@ -96,6 +100,24 @@ class Parts:
                 listener(event)
             except Exception:  # noqa: BLE001 - a listener must not be able to stop a release
                 self.listeners.remove(listener)
+
+    @contextmanager
+    def pool(self, name: str, limits: Limits | None) -> Generator[None]:
+        """Have a pool of this name open, with limits of its own.
+
+        Raises:
+            InvalidValue: there is one already.
+        """
+        if name in self.pools:
+            raise InvalidValue("name", name, "this broker has a pool of that name already")
+        tag = f"pool:{name}"
+        self.pools.add(name)
+        if limits is not None:
+            self.budget = replace(self.budget, tag={**self.budget.tag, tag: limits})
+        try:
+            yield
+        finally:
+            self.pools.discard(name)
 
     def is_taken(self, offer: Offer) -> bool:
         """Whether this broker itself stands in the way of renting an offer."""

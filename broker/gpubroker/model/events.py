@@ -21,6 +21,7 @@ class EventKind(enum.StrEnum):
     PROBING = "probing"  #: the machine is asked whether it is what was offered
     SETTING_UP = "setting up"
     READY = "ready"
+    SERVING = "serving"  #: a server on the machine is ready
     RUNNING = "running"  #: a job started
     TRANSFERRING = "transferring"  #: how far files have come, once a second at the most
     JOB_ENDED = "job ended"  #: results, if any, are on disk
@@ -31,6 +32,7 @@ class EventKind(enum.StrEnum):
     NOTE = "note"  #: what a provider has to say
     FOUND = "found"  #: a sweep found something to act on or to know of
     BUDGET = "budget"  #: so much of a limit has been spent; `Event.alert` says which and how much
+    BATCH = "batch"  #: how far a batch has come
     ALARM = "alarm"  #: somebody should look: a machine may go on billing
 
 

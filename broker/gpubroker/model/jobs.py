@@ -10,8 +10,8 @@ from typing import Literal, cast
 from gpubroker.errors import InvalidValue
 from gpubroker.model.names import env_names, is_a, is_text, text_names
 
-Purpose = Literal["job", "setup", "probe"]
-"""A job of the caller's, set-up of the machine, or a look at what was delivered."""
+Purpose = Literal["job", "setup", "probe", "service"]
+"""A job of the caller's, set-up of the machine, a look at what was delivered, or a server."""
 
 
 @dataclass(frozen=True, slots=True, init=False)

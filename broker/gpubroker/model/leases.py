@@ -58,6 +58,9 @@ class LeaseRow:
             was counted here. counted: USD that had been counted until then.
         drain_reason: why it is to be given up as soon as no job runs on it; empty if it is not.
         on_owner_death: what becomes of it when its broker dies.
+        pool: the name of the pool that it was asked for; empty if it was for none.
+        idle_until: when it is given up unless somebody takes it first: it is parked, with no job on
+            it, for any process that shares its pool. ``None`` where it is in somebody's hands.
     """
 
     id: str
@@ -88,6 +91,19 @@ class LeaseRow:
     counted: Money | None = None
     drain_reason: str = ""
     on_owner_death: OnOwnerDeath = "release"
+    pool: str = ""
+    idle_until: float | None = None
+
+    @property
+    def has_files(self) -> bool:
+        """Whether another process may go on with it, and so finds what it needs beside the ledger."""
+        return self.on_owner_death == "adopt" or bool(self.pool)
+
+    @property
+    def parked(self) -> bool:
+        """Whether whoever shares its pool may take it."""
+        wanted = self.release_requested_at is None and not self.drain_reason
+        return self.state is LeaseState.IDLE and self.idle_until is not None and wanted
 
     @property
     def release_state(self) -> ReleaseState:

@@ -144,12 +144,13 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class MachineLimit:
-    """The most machines that may be held at a time; of one provider, or with one tag."""
+    """The most machines that may be held at a time; of one provider, with one tag, of one pool."""
 
     name: str
     machines: int
     provider: str | None = None
     tag: str | None = None
+    pool: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,6 +33,17 @@ def worst_case(price: Price, lifetime: float, facts: ProviderFacts) -> Money:
     return Money.from_micros((held + price.traffic).micros_up)
 
 
+def more_for(lease: LeaseRow, until: float, margin: float) -> Money:
+    """USD to reserve besides what is, where a lease's deadline moves to Unix time `until`.
+
+    Args:
+        margin: seconds that its machine may bill after any deadline.
+    """
+    start = _billed_from(lease) - margin - float(SAME_MOMENT)
+    before, after = _held(lease, lease.deadline - start), _held(lease, until - start)
+    return Money.from_micros(max(0, after.micros_up - before.micros))
+
+
 def lifetime_within(
     price: Price, facts: ProviderFacts, *, wanted: float | None, needed: float, left: Money | None
 ) -> float | None:

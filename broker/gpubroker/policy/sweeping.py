@@ -115,16 +115,21 @@ def _of_lease(lease: LeaseRow, machine: Machine | None, scene: Scene) -> Finding
         return Finding.RELEASE
     alive = scene.alive(lease)
     if alive is None:
-        return Finding.OWNER_MISSING
+        return None if _may_be_taken(lease, scene.now) else Finding.OWNER_MISSING
     if alive:
         # The answer to its create may be on its way, or it may be looking for the machine itself.
         overdue = scene.now > lease.deadline + scene.facts.release_margin
         return Finding.OVERDUE if overdue else None
     if lease.state not in (LeaseState.REQUESTED, LeaseState.UNKNOWN):
-        return Finding.OWNER_DEAD
+        return None if _may_be_taken(lease, scene.now) else Finding.OWNER_DEAD
     if machine is not None:
         return Finding.FOUND
     return Finding.NEVER_SEEN if _visible(lease, scene) else None
+
+
+def _may_be_taken(lease: LeaseRow, now: float) -> bool:
+    """Whether it is parked in a pool, whose other processes may take it until its idle limit."""
+    return lease.parked and now < min(lease.idle_until or 0.0, lease.deadline)
 
 
 def _is_down(lease: LeaseRow, machine: Machine | None) -> bool:

@@ -87,6 +87,18 @@ class Sandbox:
     settings: Settings
     emulators: Mapping[str, Any]
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """The settings as environment variables, for programs that are started from here."""
+        told = self.settings
+        words = {"ledger": str(told.ledger)}
+        for limit in ("job", "day"):
+            words[f"budget_{limit}"] = str(getattr(told.budget, limit).amount)
+        for name, options in told.providers.items():
+            words |= {f"{name}_{word}": value for word, value in options.items()}
+        words |= {f"{name}_key": key for name, key in told.keys.items()}
+        return {f"GPUBROKER_{word.upper()}": value for word, value in words.items()}
+
 
 def emulator_names() -> tuple[str, ...]:
     """The emulators that are installed."""

@@ -24,8 +24,8 @@ class JobIO:
     Attributes:
         job_id: names this run of the job. A machine starts it at most once.
         env: the complete environment that was asked for, secrets included.
-        purpose: a ``"job"`` of the caller's, ``"setup"`` of the machine, or a ``"probe"`` of what
-            was delivered.
+        purpose: a ``"job"`` of the caller's, ``"setup"`` of the machine, a ``"probe"`` of what was
+            delivered, or a ``"service"``, beside which jobs run.
         begun: another process, which is gone, has started the job: it is followed from its first
             byte of output on, and never started.
     """

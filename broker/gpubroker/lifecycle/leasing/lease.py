@@ -24,7 +24,8 @@ from gpubroker.ledger.ledger import Ledger
 from gpubroker.lifecycle.hold import Hold
 from gpubroker.lifecycle.lease_files import KeptJob
 from gpubroker.lifecycle.leasing.running import Run, run_on
-from gpubroker.lifecycle.leasing.tunnel import answering, service
+from gpubroker.lifecycle.leasing.service import AsyncServer
+from gpubroker.lifecycle.leasing.tunnel import answering, forwarded
 from gpubroker.lifecycle.parts import Parts
 from gpubroker.lifecycle.releasing.supervise import Supervisor
 from gpubroker.model.decisions import DecisionRecord
@@ -34,6 +35,7 @@ from gpubroker.model.leases import LeaseRow, LeaseState, ReleaseState
 from gpubroker.model.money import ZERO, Money
 from gpubroker.model.requirements import Requirements
 from gpubroker.model.results import HostIdentity, JobState, Outcome, Result, Timings
+from gpubroker.model.services import Service
 from gpubroker.policy.pricing import cost_so_far, spent
 from gpubroker.transport.job_io import OutputCallback
 
@@ -56,6 +58,8 @@ class AsyncLease:
         record: DecisionRecord,
         acquire_seconds: float,
         release_wait: float,
+        at_a_time: int = 1,
+        charged: Money = ZERO,
     ) -> None:
         self._parts = parts
         self._supervisor = supervisor
@@ -66,8 +70,8 @@ class AsyncLease:
         self._setup_seconds = 0.0
         self._release_wait = release_wait
         self._release_seconds = 0.0
-        self._charged = ZERO
-        self._turn = anyio.Lock()
+        self._charged = charged
+        self._turn = anyio.Semaphore(at_a_time)
 
     def __repr__(self) -> str:
         row = self._hold.row
@@ -105,6 +109,11 @@ class AsyncLease:
         if row.state is LeaseState.RELEASED:
             return row.spent
         return spent(row, self._parts.now())
+
+    @property
+    def charged(self) -> Money:
+        """USD of it that jobs which have ended have cost. For a pool."""
+        return self._charged
 
     @property
     def release_state(self) -> ReleaseState:
@@ -240,6 +249,27 @@ class AsyncLease:
         files.put_job(self.id, kept)
 
     @asynccontextmanager
+    async def in_use(self, title: str) -> AsyncGenerator[None]:
+        """Have it busy for as long as the block lasts, as by a job. Called by a pool.
+
+        Raises:
+            LeaseReleased: the lease has been given up.
+            StaleOwner: another process has taken it over.
+        """
+        self._check_held()
+        use_id, hold, at = self._parts.new_id("use"), self._hold, self._parts.now()
+        hold.update(
+            await self._parts.ledger(
+                lambda ledger: ledger.begin_job(hold.row, use_id, title, (), at)
+            )
+        )
+        try:
+            yield
+        finally:
+            if not hold.left:
+                self._end_badly(use_id, "ended")
+
+    @asynccontextmanager
     async def tunnel(
         self,
         port: int,
@@ -265,9 +295,32 @@ class AsyncLease:
             ChannelLost: there is no way to the machine.
         """
         self._check_held()
-        async with service(self._hold, port) as address:
+        async with forwarded(self._hold, port) as address:
             await answering(address, path, timeout)
             yield f"http://127.0.0.1:{address}"
+
+    @asynccontextmanager
+    async def service(self, service: Service) -> AsyncGenerator[AsyncServer]:
+        """Run a server on the machine, beside its jobs, for as long as the block lasts.
+
+        It is no job: it does not keep the machine busy, and costs what the machine costs. Leaving
+        the block ends all its processes, and so does giving the machine up. A connection that
+        breaks ends neither it nor its address here. An error that leaves the block while the
+        server is not well comes out as `ServiceFailed`, with that error as its cause.
+
+        Returns:
+            A context manager that gives the server once it is ready: ``server.url``,
+            ``server.log()``.
+
+        Raises:
+            ServiceFailed: it did not get ready, ended, or stopped answering.
+            LeaseReleased: the lease has been given up.
+            ChannelLost: there is no way to the machine.
+        """
+        self._check_held()
+        env = self._requirements.env
+        async with AsyncServer.started_on(self._parts, self._hold, service, env) as server:
+            yield server
 
     def release(self, reason: str = "asked for") -> None:
         """Give the machine up. Does not wait; a second call changes nothing."""
@@ -323,6 +376,8 @@ class AsyncLease:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self._hold.left:
+            return
         self.release("done" if error is None else f"left by {type(error).__name__}")
         began = anyio.current_time()
         with anyio.move_on_after(self._release_wait, shield=True):

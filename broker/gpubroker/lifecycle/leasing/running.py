@@ -98,7 +98,7 @@ async def run_on(
             raise kept.problem
         if hold.left:
             raise LetGo(hold.row.id)
-        if taken_over(parts, hold):
+        if hold.row.on_owner_death == "adopt" and taken_over(parts, hold):
             raise StaleOwner(f"lease {hold.row.id} was taken over, and its job with it")
     except BaseException:
         receiver.discard()
@@ -130,8 +130,8 @@ class LetGo(Exception):
 
 
 def taken_over(parts: Parts, hold: Hold) -> bool:
-    """Whether a lease that may be adopted is another broker's by now, as far as can be found out."""
-    if hold.row.on_owner_death != "adopt":
+    """Whether a lease is another broker's by now that goes on with it, as far as can be found out."""
+    if not hold.row.has_files:
         return False
     try:
         row = parts.ledger.at_once(lambda ledger: ledger.lease(hold.row.id))

@@ -18,7 +18,7 @@ _LASTS = 1.0
 
 
 @asynccontextmanager
-async def service(hold: Hold, port: int) -> AsyncGenerator[int]:
+async def forwarded(hold: Hold, port: int) -> AsyncGenerator[int]:
     """The port here through which a port of the machine is reached.
 
     Raises:
@@ -47,10 +47,19 @@ async def answering(port: int, path: str | None, timeout: float) -> None:  # noq
         TimeoutError: it did not in `timeout` seconds.
     """
     with anyio.move_on_after(timeout):
-        while not await (_accepts(port) if path is None else _responds(port, path)):  # noqa: ASYNC110
+        while not await answers(port, path):  # noqa: ASYNC110
             await anyio.sleep(_EVERY)  # nothing tells when a service far away is there
         return
     raise TimeoutError(f"the service did not answer within {timeout:g} s")
+
+
+async def answers(port: int, path: str | None) -> bool:
+    """Whether the service behind a port of ours answers now.
+
+    Args:
+        path: what it is asked for over HTTP; ``None``: it has to keep a connection.
+    """
+    return await (_accepts(port) if path is None else _responds(port, path))
 
 
 async def _responds(port: int, path: str) -> bool:

@@ -18,6 +18,7 @@ from gpubroker.ledger.ledger import Ledger
 from gpubroker.lifecycle.hold import Hold
 from gpubroker.lifecycle.lease_files import KeptJob
 from gpubroker.lifecycle.leasing.lease import AsyncLease
+from gpubroker.lifecycle.leasing.restoring import reached, restored
 from gpubroker.lifecycle.leasing.running import LetGo
 from gpubroker.lifecycle.link import Link
 from gpubroker.lifecycle.parts import Parts
@@ -102,15 +103,8 @@ class Adopter:
             if link is not None:
                 link.discard()
             raise
-        hold = Hold(taken, provider, kept.offer, kept.image, now=now)
+        hold = restored(parts, self._supervisor, taken, kept, link, machine)
         hold.unattended = unattended
-        hold.machine = machine or Machine(id=taken.machine_id or "", provider=provider.name)
-        hold.answered.set()
-        if link is not None:
-            hold.link, given_up = link, anyio.CancelScope()
-            hold.use(given_up)
-            self._supervisor.start(link.keep, given_up)
-        self._supervisor.hold(hold)
         text = f"{taken.id} ({taken.title}, {taken.machine_id}): {detail}"
         parts.emit(EventKind.FOUND, text, provider=taken.provider, lease_id=taken.id)
         return Adopted(hold, job)
@@ -197,7 +191,7 @@ class Adopter:
             LeaseReleased, MachineLost, ProviderError, StaleOwner, OSError: there is no result.
         """
         hold, kept = adopted.hold, adopted.job
-        await self._reach(hold)
+        await reached(self._parts, hold)
         job = Job(
             [kept.title],
             outputs=kept.outputs,
@@ -218,28 +212,6 @@ class Adopter:
             self._tell(hold, EventKind.ALARM, f"the delivery could not be recorded: {error}")
         self._tell(hold, EventKind.FOUND, f"delivered {text}")
         return result
-
-    async def _reach(self, hold: Hold) -> None:
-        """Return once there is a way to the machine; its deadline, or a sweep, ends the waiting."""
-        readings, provider = self._parts.readings[hold.row.provider], hold.provider
-        with anyio.CancelScope() as given_up:
-            hold.use(given_up)
-            try:
-                while "inventory" in provider.hooks:
-                    reading = await readings.next()
-                    machine = reading.find(hold.row.machine_id, hold.row.mark)
-                    if reading.error is not None or machine is None:
-                        continue
-                    hold.machine = machine
-                    # It has run before: its log has shown all that it ever will.
-                    if hold.link is None or not await hold.link.reach(
-                        provider, machine, float("inf")
-                    ):
-                        return
-            finally:
-                hold.disuse(given_up)
-        if hold.left:
-            raise LetGo(hold.row.id)
 
     def _tell(self, hold: Hold, kind: EventKind, text: str) -> None:
         self._parts.emit(kind, text, provider=hold.row.provider, lease_id=hold.row.id)

@@ -168,6 +168,13 @@ class Supervisor:
         self.holds[hold.row.id] = hold
         self._changed.set()
 
+    def let_go(self, hold: Hold) -> None:
+        """Another process has taken it over: it is theirs, with all that runs on it. Does not await."""
+        hold.leave()
+        hold.wait_no_more()
+        self.lost.add(hold.row.id)
+        self.holds.pop(hold.row.id, None)
+
     def check_open(self) -> None:
         """Nothing may be rented any more once closing has begun.
 
@@ -341,7 +348,7 @@ class Supervisor:
     def _may_be_adopted(self, hold: Hold) -> bool:
         """Whether somebody may rightly take the lease for theirs by now."""
         heard = abs(self._parts.now() - self._beat) < OWNER_TTL
-        return hold.row.on_owner_death == "adopt" and not heard
+        return hold.row.parked or (hold.row.on_owner_death == "adopt" and not heard)
 
     async def _destroy_anyway(self, hold: Hold, machine: Machine) -> None:
         """The ledger cannot be written, but the machine can be given up: it would bill on."""
@@ -412,7 +419,10 @@ class Supervisor:
             if going or undisturbed.get(hold.row.id) == hold.row.epoch:
                 continue
             row = await self._row(hold.row.id)
-            if row is None or row.epoch != hold.row.epoch:
+            taken = row is None or row.epoch != hold.row.epoch
+            if taken and hold.row.parked:
+                self.let_go(hold)
+            elif row is None or taken:
                 self.request_release(hold, "another process has taken it over")
             elif row.release_requested_at is not None:
                 self.request_release(hold, row.release_reason)

@@ -43,6 +43,7 @@ from gpubroker.model.jobs import Job
 from gpubroker.model.leases import LeaseState, OnOwnerDeath
 from gpubroker.model.money import Money
 from gpubroker.model.offers import Offer
+from gpubroker.model.pools import PoolShare
 from gpubroker.model.requirements import Requirements
 from gpubroker.policy.budget import Claim, limits, machine_limits
 from gpubroker.policy.cooldown import cooling
@@ -70,6 +71,7 @@ class Wish:
         earlier: the record of a machine that was lost under the same job. Its cost counts
             against the same allowance.
         on_owner_death: what becomes of the machine when this broker dies.
+        share: of which pool the machine becomes part, if of any.
     """
 
     wanted: tuple[Requirements, ...]
@@ -84,6 +86,7 @@ class Wish:
     reached: bool = False
     earlier: DecisionRecord | None = None
     on_owner_death: OnOwnerDeath = "release"
+    share: PoolShare | None = None
 
 
 async def _means(parts: Parts, claim: Claim) -> tuple[Money | None, dict[str, Money]]:
@@ -171,6 +174,8 @@ class Acquisition:
             except (NoOfferFits, AttemptsExhausted, BudgetExceeded) as error:
                 if isinstance(error, BudgetExceeded) and not isinstance(error.__cause__, NoPlace):
                     raise  # waiting brings no money, but places
+                if self._wish.share is not None and isinstance(error, BudgetExceeded):
+                    raise  # a pool looks itself whether there is a place
                 pause = next_round(
                     rounds,
                     anyio.current_time() - began,
@@ -310,6 +315,7 @@ class Acquisition:
             secrets=wish.secrets,
             job=wish.job,
             on_owner_death=wish.on_owner_death,
+            share=wish.share,
         )
         tried = True
         try:

@@ -24,10 +24,11 @@ from gpubroker.model.leases import LeaseRow, LeaseState, OnOwnerDeath
 from gpubroker.model.machines import Order
 from gpubroker.model.money import Money
 from gpubroker.model.offers import Offer
+from gpubroker.model.pools import PoolShare
 from gpubroker.model.requirements import Requirements
 from gpubroker.model.results import JobState
 from gpubroker.policy import probe
-from gpubroker.policy.budget import Claim, Limit, limits, machine_limits
+from gpubroker.policy.budget import Claim, Limit, MachineLimit, limits, machine_limits
 from gpubroker.policy.handover import planned_jobs
 from gpubroker.policy.pricing import lifetime_within, worst_case
 
@@ -46,6 +47,7 @@ class Conditions:
         secrets: secrets are meant for the machine.
         job: the only one that the machine is for; ``None`` where more may come.
         on_owner_death: what becomes of it when this broker dies.
+        share: of which pool it becomes part, if of any.
     """
 
     request_id: str
@@ -57,6 +59,7 @@ class Conditions:
     secrets: bool = False
     job: Job | None = None
     on_owner_death: OnOwnerDeath = "release"
+    share: PoolShare | None = None
 
 
 async def money_left(parts: Parts, limits: Sequence[Limit]) -> Money | None:
@@ -93,6 +96,10 @@ async def intend(
     )
     bounds = limits(parts.budget, claim)
     machines = machine_limits(parts.budget, [provider.name], tags)
+    share = conditions.share
+    if share is not None:
+        limit = MachineLimit(f"machines of pool {share.name}", share.machines, pool=share.name)
+        machines.append(limit)
     left = await money_left(parts, bounds)
     lifetime = lifetime_within(
         offer.price, provider.facts, wanted=conditions.lifetime, needed=conditions.needed, left=left
@@ -119,21 +126,24 @@ async def intend(
         deadline=now + lifetime,
         tags=tags,
         on_owner_death=conditions.on_owner_death,
+        pool="" if share is None else share.name,
     )
     hold = Hold(row, provider, offer, image, conditions.allowance)
+    if share is not None:
+        hold.life_ends = now + share.lifetime
     # From the reservation to the create nothing else is awaited: a sweep in between would find a
     # lease that nobody sees to.
     if provider.facts.ssh:
         hold.link = await Link.make(secrets=conditions.secrets)
     try:
-        _keep(parts, hold)
+        _keep(parts, hold, share)
         await supervisor.beat(insist=False)
         supervisor.check_open()
         await parts.ledger(lambda ledger: ledger.reserve(row, bounds, machines))
     except BaseException:
         if hold.link is not None:
             hold.link.discard()
-        if parts.files is not None and row.on_owner_death == "adopt":
+        if parts.files is not None and row.has_files:
             parts.files.remove(row.id)
         raise
     if hold.link is not None:
@@ -143,9 +153,9 @@ async def intend(
     return hold
 
 
-def _keep(parts: Parts, hold: Hold) -> None:
+def _keep(parts: Parts, hold: Hold, share: PoolShare | None) -> None:
     """Have what an heir needs to reach the machine on the disk, before there is one."""
-    if hold.row.on_owner_death != "adopt" or parts.files is None:
+    if not hold.row.has_files or parts.files is None:
         return
     link = hold.link
     kept = KeptLease(
@@ -154,6 +164,8 @@ def _keep(parts: Parts, hold: Hold) -> None:
         private_key="" if link is None else link.key.private.read_text(),
         public_key="" if link is None else link.key.public,
         nonce="" if link is None else link.nonce,
+        wanted="" if share is None else share.wanted,
+        ends_at=hold.life_ends,
     )
     try:
         parts.files.put_lease(hold.row.id, kept)
@@ -211,7 +223,8 @@ async def _create(
         ports=requirements.ports,
         env=requirements.env,
         price_ceiling=hold.offer.price.hourly,
-        deadline=hold.row.deadline,
+        # The machine's own way to end is told but once: of the end that it may be given later.
+        deadline=hold.life_ends,
         public_key="" if hold.link is None else hold.link.key.public,
         nonce="" if hold.link is None else hold.link.nonce,
         jobs=planned_jobs(hold.offer, requirements, hold.provider.facts, job),

@@ -1,0 +1,1 @@
+"""Clients for services that run on a lease."""

@@ -1,0 +1,1 @@
+"""Pools: machines that are kept warm, and shared by processes through the ledger."""
