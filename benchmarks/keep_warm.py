@@ -206,6 +206,9 @@ def _synthetic() -> Iterator[tuple[str, tuple[list[Request], float]]]:
     for gap in (30, 120, 300, 900):
         yield f"Poisson, every {gap} s, boot 300 s", (_poisson(random.Random(gap), gap), 300.0)
     yield "bursts, boot 300 s", (_bursts(random.Random(1)), 300.0)
+    for rate in (0.2, 1.0, 5.0):
+        rush = _rushes(random.Random(3), rate)
+        yield f"rushes of {rate:g} a second, boot 120 s", (rush, 120.0)
     for per_day in (30, 100, 400):
         hours = _office_hours(random.Random(per_day), per_day)
         yield f"office hours, {per_day} a day, boot 120 s", (hours, 120.0)
@@ -229,6 +232,16 @@ def _bursts(source: random.Random) -> list[Request]:
             each += source.expovariate(1 / 40)
             requests.append((each, source.uniform(20, 60), ""))
     return sorted(requests)
+
+
+def _rushes(source: random.Random, rate: float) -> list[Request]:
+    at, requests = 0.0, list[Request]()
+    for _ in range(40):
+        at += source.expovariate(1 / 600)
+        for _ in range(source.randint(20, 200)):
+            at += source.expovariate(rate)
+            requests.append((at, source.expovariate(1 / 10), ""))
+    return requests
 
 
 def _office_hours(source: random.Random, per_day: int) -> list[Request]:
