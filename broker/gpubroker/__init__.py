@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from gpubroker.lifecycle.leasing.lease import AsyncLease
     from gpubroker.lifecycle.reaping.reap import Swept
     from gpubroker.lifecycle.standing import ProviderStatus
+    from gpubroker.model.alerts import Alerts
     from gpubroker.model.charges import Charge
     from gpubroker.model.costs import CostLine, Costs
     from gpubroker.model.decisions import (
@@ -106,6 +107,7 @@ __all__ = [
     "AccountSettings",
     "AcquireError",
     "AcquireStopped",
+    "Alerts",
     "AsyncBroker",
     "AsyncLease",
     "AtLimit",
@@ -215,6 +217,7 @@ _MODULE_OF = {
     "AccountSettings": "hookspecs",
     "AcquireError": "errors",
     "AcquireStopped": "errors",
+    "Alerts": "model.alerts",
     "AsyncBroker": "broker",
     "AsyncLease": "lifecycle.leasing.lease",
     "Attempt": "model.decisions",
