@@ -61,6 +61,8 @@ def demo(box: Sandbox, *, as_json: bool) -> int:
     ending = Running(settings, _asked(settings, vendors), progress, output, messages, director)
     ended = ending.carry_out()
     if ended.stopped is not None:
+        if as_json:
+            show_json({"result": ended.as_data()})
         return ended.code
     books = _books(settings, vendors)
     record = _record(settings)
