@@ -217,6 +217,22 @@ async def test_the_same_alarm_is_sent_once_a_day_whoever_raises_it(
     assert [message["provider"] for message in hook.got] == ["acme", "other"]
 
 
+async def test_an_alarm_that_reached_nobody_is_sent_when_it_is_raised_again(
+    tmp_path: Path, events: list[Event]
+) -> None:
+    """By whichever process: it is not over for that day because a server was down."""
+    async with hooked(500, 500, 500, 204) as hook:
+        for _ in range(3):
+            async with parts_on(tmp_path / "ledger.db", events) as parts:
+                async with alerting(parts, Alerts(webhook=hook.url), ten_seconds):
+                    parts.emit(EventKind.ALARM, "look")
+
+    assert [message["text"] for message in hook.got] == ["look"] * 4
+    assert [event.text for event in events if event.text != "look"] == [
+        "an alert could not be sent to the webhook: HTTP 500"
+    ]
+
+
 async def test_a_ledger_that_cannot_be_used_silences_nobody(parts: Parts) -> None:
     """It may be just what the alarm is about."""
 

@@ -43,8 +43,9 @@ def command(
 ) -> Callable[[Callable[..., int]], Callable[..., int]]:
     """Make a command of a function that returns an exit code.
 
-    The function's first parameter gets the settings, or what `on` gives. Errors of the broker end it with one line
-    on stderr, or with a JSON object if it has a parameter `as_json` and that is set.
+    The function's first parameter gets the settings, or what `on` gives. Errors of the broker end
+    it with one line on stderr, or with a JSON object if it has a parameter `as_json` and that is
+    set.
 
     Args:
         name: the command's name, where it is not the function's.

@@ -9,7 +9,7 @@ import hashlib
 import logging
 import tempfile
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from subprocess import DEVNULL
 from typing import TYPE_CHECKING, Final
 
@@ -138,11 +138,16 @@ class _Sender:
 
     async def _send(self, event: Event) -> None:
         message = to_json(Event, event).encode()
+        problems: list[str] = []
         async with anyio.create_task_group() as tasks:
             for name, way in self._ways.items():
-                tasks.start_soon(self._insist, name, way, message)
+                tasks.start_soon(self._insist, name, way, message, problems)
+        if len(problems) == len(self._ways) and event.kind is EventKind.ALARM:
+            await self._forget(alarm_name(event, self._parts.budget.timezone))
+        for problem in problems:
+            self._failed(problem)
 
-    async def _insist(self, name: str, way: Way, message: bytes) -> None:
+    async def _insist(self, name: str, way: Way, message: bytes, problems: list[str]) -> None:
         problem = await _once(way, message)
         for pause in _PAUSES:
             if not problem:
@@ -150,7 +155,13 @@ class _Sender:
             await anyio.sleep(pause)
             problem = await _once(way, message)
         if problem:
-            self._failed(f"an alert could not be sent to the {name}: {problem}")
+            problems.append(f"an alert could not be sent to the {name}: {problem}")
+
+    async def _forget(self, name: str) -> None:
+        """Send an alarm that has reached nobody when it is raised again."""
+        self._told.discard(name)
+        with suppress(LedgerError, BrokerClosed):
+            await self._parts.ledger(lambda ledger: ledger.unclaim_alert(name))
 
     def _failed(self, text: str) -> None:
         _log.error("%s", text)
