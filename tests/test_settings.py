@@ -14,6 +14,7 @@ import pytest
 
 from gpubroker.errors import InvalidValue
 from gpubroker.hookspecs import AccountSettings
+from gpubroker.model.alerts import Alerts
 from gpubroker.model.facts import ProviderFacts
 from gpubroker.model.money import Money
 from gpubroker.model.places import PostgresUrl
@@ -280,6 +281,10 @@ class TestMistakes:
             ("[providers]\nlocal = 5", r"providers\.local = .*must be a table"),
             ("[providers.local.price]\nx = 1", r"providers\.local\.price = .*must be"),
             ("[budget", "config = .*cannot be read"),
+            ("[alerts]\ncomand = []", "did you mean 'command'"),
+            ("[alerts]\ncommand = 5", r"alerts\.command = .*must be the words of a command"),
+            ("[alerts]\ncommand = ['']", r"alerts\.command = .*must be the words of a command"),
+            ("[alerts]\nwebhook = 'ftp://x'", r"alerts\.webhook = .*must be an address"),
         ],
     )
     def test_what_makes_no_sense_is_named(self, write: Write, text: str, said: str) -> None:
@@ -295,6 +300,8 @@ class TestMistakes:
             ("GPUBROKER_BUDGET_PROVIDER_VAST_DYA", "5", "unknown variable"),
             ("GPUBROKER_BUDGET_TIMEZONE", "Mars", r"budget\.timezone = 'Mars': unknown time zone"),
             ("GPUBROKER_BUDGET_DAYS", "5", "GPUBROKER_BUDGET_DAY'"),
+            ("GPUBROKER_ALERTS_HOOK", "https://x", "GPUBROKER_ALERTS_WEBHOOK'"),
+            ("GPUBROKER_ALERTS_COMMAND", "sh '", r"alerts\.command"),
         ],
     )
     def test_a_limit_is_never_left_out_for_a_typing_error(
@@ -432,3 +439,51 @@ def test_a_settings_file_of_the_working_directory_may_not_redirect_a_key(
     settings = load({**key, "GPUBROKER_VAST_URL": "http://127.0.0.1:8"})
 
     assert settings.account("vast").url == "http://127.0.0.1:8"
+
+
+class TestAlerts:
+    def test_they_are_said_in_the_file_or_in_the_environment(self, write: Write) -> None:
+        """The environment wins; a command is a list of words, or a text as a shell reads it."""
+        path = write('[alerts]\ncommand = ["notify", "a b"]\nwebhook = "https://example.org/a"')
+
+        filed = load({}, config=path)
+        said = load({"GPUBROKER_ALERTS_COMMAND": "mail -s 'look here'"}, config=path)
+
+        assert filed.alerts == Alerts(command=("notify", "a b"), webhook="https://example.org/a")
+        assert said.alerts.command == ("mail", "-s", "look here")
+        assert sources(said)["alerts.command"] == ("mail …", "GPUBROKER_ALERTS_COMMAND")
+        assert not load({}).alerts
+
+    def test_neither_is_shown(self, write: Write) -> None:
+        """A webhook is as good as a key, and so may a word of a command be."""
+        hook = f"https://example.org/{SECRET}"
+        path = write(f'[alerts]\ncommand = ["curl", "{hook}"]\nwebhook = "{hook}"')
+
+        settings = load({}, config=path)
+
+        assert settings.alerts.webhook == hook
+        assert SECRET not in f"{settings!r} {settings.sources}"
+        with pytest.raises(InvalidValue) as refused:
+            load({"GPUBROKER_ALERTS_WEBHOOK": f"gopher://{SECRET}"})
+        assert SECRET not in f"{refused.value!r} {refused.value}"
+
+    @pytest.mark.parametrize("line", ['command = ["evil"]', 'webhook = "https://evil.example"'])
+    def test_a_file_of_the_working_directory_may_not_say_them(self, line: str) -> None:
+        """A cloned repository's `gpubroker.toml` neither runs programs nor is told anything."""
+        Path("gpubroker.toml").write_text(f"[alerts]\n{line}\n")
+
+        with pytest.raises(InvalidValue, match=r"in the working directory may not say this"):
+            load({})
+
+    def test_a_file_of_the_working_directory_does_not_silence_them(self, tmp_path: Path) -> None:
+        """Whatever else it says: the user's own alerts stay."""
+        own = tmp_path / "home/.config/gpubroker/gpubroker.toml"
+        own.parent.mkdir(parents=True)
+        own.write_text('[alerts]\ncommand = ["notify"]\n[budget]\njob = 3')
+        Path("gpubroker.toml").write_text("[budget]\njob = 2")
+
+        settings = load({})
+
+        assert settings.budget.job == Money(2)
+        assert settings.alerts.command == ("notify",)
+        assert sources(settings)["alerts.command"] == ("notify", str(own))

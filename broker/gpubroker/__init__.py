@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from gpubroker.lifecycle.pooling.pool import AsyncPool, AsyncPoolMachine
     from gpubroker.lifecycle.reaping.reap import Swept
     from gpubroker.lifecycle.standing import ProviderStatus
+    from gpubroker.model.alerts import Alerts
     from gpubroker.model.charges import Charge
     from gpubroker.model.costs import CostLine, Costs
     from gpubroker.model.decisions import (
@@ -115,6 +116,7 @@ __all__ = [
     "AccountSettings",
     "AcquireError",
     "AcquireStopped",
+    "Alerts",
     "AsyncBroker",
     "AsyncLease",
     "AsyncPool",
@@ -242,6 +244,7 @@ _MODULE_OF = {
     "AccountSettings": "hookspecs",
     "AcquireError": "errors",
     "AcquireStopped": "errors",
+    "Alerts": "model.alerts",
     "AsyncBroker": "broker",
     "AsyncLease": "lifecycle.leasing.lease",
     "AsyncServer": "lifecycle.leasing.service",

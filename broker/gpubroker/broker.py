@@ -20,6 +20,7 @@ from anyio import AsyncContextManagerMixin
 
 from gpubroker.errors import BrokerClosed, InvalidValue, JobError, StaleOwner
 from gpubroker.ledger.verify import violations
+from gpubroker.lifecycle.alerts import alerting
 from gpubroker.lifecycle.leasing.lease import AsyncLease
 from gpubroker.lifecycle.opening import open_parts
 from gpubroker.lifecycle.parts import Parts
@@ -110,6 +111,7 @@ class AsyncBroker(AsyncContextManagerMixin):
         self._deadlines = deadlines or Deadlines()
         self._release_wait = release_wait
         self._close_wait = close_wait
+        self._alert_wait = 10.0
         self._sweep = sweep
         self._open: tuple[Parts, Supervisor, Reaper] | None = None
 
@@ -121,11 +123,14 @@ class AsyncBroker(AsyncContextManagerMixin):
             parts = await self._open_parts(stack)
             if self._on_event is not None:
                 parts.listeners.append(self._on_event)
-            for concern in parts.concerns:
-                parts.emit(EventKind.ALARM, concern)
             problem: BaseException | None = None
             try:
-                async with anyio.create_task_group() as tasks:
+                async with (
+                    alerting(parts, self.settings.alerts, lambda: self._alert_wait),
+                    anyio.create_task_group() as tasks,
+                ):
+                    for concern in parts.concerns:
+                        parts.emit(EventKind.ALARM, concern)
                     supervisor = Supervisor(parts, tasks)
                     reaper = Reaper(parts, supervisor)
                     self._open = (parts, supervisor, reaper)
@@ -151,6 +156,7 @@ class AsyncBroker(AsyncContextManagerMixin):
     def hurry(self, seconds: float) -> None:
         """Have closing wait no longer than this for proof. Called where a program exits."""
         self._close_wait = min(self._close_wait, seconds)
+        self._alert_wait = min(self._alert_wait, seconds)
 
     async def _open_parts(self, stack: AsyncExitStack) -> Parts:
         """What this broker works with. A simulation puts parts of its own in their place."""

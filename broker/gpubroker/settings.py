@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,13 +17,15 @@ from typing import Any, Final, cast
 
 from gpubroker.errors import InvalidValue
 from gpubroker.hookspecs import AccountSettings
+from gpubroker.model.alerts import Alerts
 from gpubroker.model.facts import ProviderFacts
 from gpubroker.model.money import parse_money
 from gpubroker.model.places import Place, ledger_place
 from gpubroker.policy.budget import Budget, Limits
 from gpubroker.policy.policy import Policy
 
-_TABLES: Final = ("budget", "providers", "ledger", "policy")
+_TABLES: Final = ("budget", "providers", "ledger", "policy", "alerts")
+_ALERTS: Final = ("command", "webhook")
 _LIMITS: Final = tuple(Limits.__dataclass_fields__)
 _BUDGET: Final = tuple(Budget.__dataclass_fields__)
 #: Under these names users already keep their keys.
@@ -49,6 +52,7 @@ class Settings:
         policy: how machines are chosen, and what follows a failure.
         policy_words: the words that `policy` was made from, for others to be put over them.
         budget: limits that hold for everything this broker rents.
+        alerts: who else is told of thresholds and alarms.
         providers: options of each provider by name, as text. Keys are kept apart from them.
             Shown by no repr either: a plugin may have secrets of its own.
         keys: account keys by provider. Shown by no repr.
@@ -57,6 +61,7 @@ class Settings:
 
     ledger: Place
     budget: Budget = field(default_factory=Budget)
+    alerts: Alerts = field(default_factory=Alerts)
     policy: Policy = field(default_factory=Policy)
     policy_words: Mapping[str, Any] = field(default_factory=dict[str, Any])
     providers: Mapping[str, Mapping[str, str]] = field(
@@ -107,6 +112,7 @@ def load(
     return Settings(
         ledger=place,
         budget=_budget(env, document.get("budget", {}), path, sources),
+        alerts=_alerts(env, *_own(env, document, path), sources),
         policy=Policy.from_mapping(words),
         policy_words=words,
         providers=providers,
@@ -164,9 +170,37 @@ def _config_path(env: Mapping[str, str], given: str | Path | None) -> Path | Non
         if not path.is_file():
             raise InvalidValue("config", str(path), "there is no such file")
         return path
-    home = Path(env.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    usual = (Path("gpubroker.toml"), home / "gpubroker" / "gpubroker.toml")
+    usual = (Path("gpubroker.toml"), _own_path(env))
     return next((path for path in usual if path.is_file()), None)
+
+
+def _own_path(env: Mapping[str, str]) -> Path:
+    home = Path(env.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return home / "gpubroker" / "gpubroker.toml"
+
+
+def _own(
+    env: Mapping[str, str], document: dict[str, Any], path: Path | None
+) -> tuple[dict[str, Any], Path | None]:
+    """The alerts of a file that the user is known to mean, and which file that is.
+
+    One that merely lies in the working directory must not say what is run, or where anything is
+    sent; and it must not silence the user's own alerts either.
+    """
+    alerts = _table(document.get("alerts", {}), "alerts", _ALERTS)
+    if path is None or path.is_absolute():
+        return alerts, path
+    for word in alerts:
+        raise InvalidValue(
+            f"alerts.{word}",
+            "…",
+            f"{path} in the working directory may not say this; {_own_path(env)} may, or"
+            f" GPUBROKER_ALERTS_{word.upper()}",
+        )
+    own = _own_path(env)
+    if not own.is_file():
+        return {}, None
+    return _table(_document(own).get("alerts", {}), "alerts", _ALERTS), own
 
 
 def _document(path: Path | None) -> dict[str, Any]:
@@ -229,6 +263,45 @@ def _budget(
             for of, words in named.items()
         }
     return Budget(**given)
+
+
+def _alerts(
+    env: Mapping[str, str],
+    table: dict[str, Any],
+    path: Path | None,
+    sources: dict[str, Setting],
+) -> Alerts:
+    values = {word: (value, str(path)) for word, value in table.items()}
+    variables = {f"GPUBROKER_ALERTS_{word.upper()}": word for word in _ALERTS}
+    for variable, value in env.items():
+        if not variable.startswith("GPUBROKER_ALERTS_") or not value:
+            continue
+        if variable not in variables:
+            raise InvalidValue.unknown("environment", variable, variables, noun="variable")
+        values[variables[variable]] = (value, variable)
+    given: dict[str, Any] = {}
+    if "command" in values:
+        value, source = values["command"]
+        given["command"] = command = _command(value)
+        # Its arguments may well hold a token.
+        shown = " ".join([*command[:1], *(["…"] if command[1:] else [])])
+        _note(sources, "alerts.command", shown, source)
+    if "webhook" in values:
+        value, source = values["webhook"]
+        given["webhook"] = str(value)
+        _note(sources, "alerts.webhook", masked(str(value)), source)
+    return Alerts(**given)
+
+
+def _command(value: Any) -> tuple[str, ...]:
+    """The words of a command: a list of them, or a text as a shell reads it."""
+    try:
+        words = shlex.split(value) if isinstance(value, str) else cast("object", value)
+    except ValueError:
+        words = None
+    if not isinstance(words, list):
+        raise InvalidValue("alerts.command", "…", "must be the words of a command")
+    return tuple(str(word) for word in cast("list[object]", words))
 
 
 def _split(words: str) -> tuple[str, str, str]:
@@ -340,7 +413,7 @@ def _option(name: str, value: Any) -> str:
 
 
 #: First words of environment names that belong to something else than a provider.
-_RESERVED: Final = ("BUDGET", "LEDGER", "CONFIG", "MARK", "LEASE", "SIMULATED")
+_RESERVED: Final = ("ALERTS", "BUDGET", "LEDGER", "CONFIG", "MARK", "LEASE", "SIMULATED")
 
 
 def masked(secret: str) -> str:

@@ -39,6 +39,14 @@ def test_what_a_lost_ledger_left_running_is_found_and_ended(lost: Program) -> No
     assert lost("verify").returncode == 0
 
 
+def test_a_sweep_says_where_to_look_each_time(lost: Program) -> None:
+    """The new ledger warns at its first opening alone; the machine bills on until it is adopted."""
+    first, second = lost("reap"), lost("reap")
+
+    assert b"its mark key is not" in first.stderr
+    assert b"another ledger's; if that is lost, see `gpubroker adopt`" in second.stdout
+
+
 def test_without_the_key_each_machine_must_be_named(lost: Program) -> None:
     """`--yes` alone touches nothing that is not provably ours."""
     (lost.home / "ledger.db.key").unlink()

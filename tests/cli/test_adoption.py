@@ -25,6 +25,17 @@ def killed_run(program: Program) -> Path:
     return go
 
 
+def test_whoever_attaches_sees_how_it_ended(program: Program) -> None:
+    """As at the end of a run: what came back, what it cost, and that the machine is gone."""
+    killed_run(program).touch()
+
+    said = program("attach").stderr.decode().splitlines()
+
+    assert said[-2].startswith("gpubroker: brought back ")
+    assert said[-1].startswith("gpubroker: ")
+    assert said[-1].endswith("$0.00; released and proven gone")
+
+
 @pytest.mark.parametrize("command", ["attach", "reap"])
 def test_a_job_of_this_machine_is_gone_on_with(program: Program, command: str) -> None:
     """The local provider's runner outlives its broker, and whoever comes next delivers its job."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gpubroker.cli import options, plan_options, policy
-from gpubroker.cli.command import Json, LedgerPlace, command
+from gpubroker.cli.command import Json, LedgerPlace, command, playground
 
 if TYPE_CHECKING:
     from gpubroker.cli.plan import Asked as PlanAsked
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gpubroker.model.jobs import Job
     from gpubroker.model.requirements import Requirements
     from gpubroker.settings import Settings
+    from gpubroker.testing.sandboxing import Sandbox
 
 app = typer.Typer(
     name="gpubroker",
@@ -402,3 +403,15 @@ def emulate(
     from gpubroker.cli.emulate import emulate
 
     return emulate(vendor, port=port, seed=seed, scenario=scenario)
+
+
+@command(app, on=playground)
+def demo(box: "Sandbox", as_json: Json = False) -> int:
+    """Watch a job survive: one vendor is sold out, a machine dies, this machine finishes.
+
+    With emulated vendors, play money and pretended cards; in under a minute, without any account.
+    Nothing of your own settings or ledger is read or written.
+    """
+    from gpubroker.cli.demo import demo
+
+    return demo(box, as_json=as_json)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 import anyio
 
 from gpubroker.broker import AsyncBroker
-from gpubroker.cli.failures import BROKER_FAILED, TIMED_OUT, result_as_data
+from gpubroker.cli.ending import Ending
+from gpubroker.cli.failures import BROKER_FAILED, TIMED_OUT
 from gpubroker.cli.interrupts import Stop, Stopped
 from gpubroker.cli.ledger import opened
 from gpubroker.cli.neutralise import Neutraliser
-from gpubroker.cli.proof import all_proven, prove
+from gpubroker.cli.proof import prove
 from gpubroker.cli.screen import say, show_json
 from gpubroker.cli.sink import Sink
 from gpubroker.model.durations import parse_seconds
@@ -39,25 +41,25 @@ def attach(settings: Settings, name: str | None, *, proof_wait: str, as_json: bo
     if ended is not None:
         return _tell_again(ended, as_json=as_json)
     output, messages = Sink(2 if as_json else 1), Sink(2)
+    ending, began = Ending(within, settings), time.monotonic()
     try:
-        result, proven = anyio.run(_work, settings, name, within, output, messages)
+        ending.result, ending.releases = anyio.run(_work, settings, name, within, output, messages)
     except Stopped as stopped:
         say(f"{stopped}; the release request is on record, and `gpubroker reap` goes on")
         return stopped.code
     output.finish()
     messages.finish()
-    for file in result.files.values():
-        say(f"brought back {file.path}")
-    if not proven:
-        say(f"{result.lease_id} is NOT proven gone; `gpubroker reap` goes on")
+    ending.leases = [ending.result.lease_id]
+    for line in (*ending.result_lines(), *ending.lines(time.monotonic() - began)):
+        say(line)
     if as_json:
-        show_json(result_as_data(result))
-    return _code(result) if proven else BROKER_FAILED
+        show_json(ending.as_data())
+    return ending.code
 
 
 async def _work(
     settings: Settings, name: str | None, within: float, output: Sink, messages: Sink
-) -> tuple[Result, bool]:
+) -> tuple[Result, dict[str, ReleaseState]]:
     sinks: dict[Stream, tuple[Sink, Neutraliser | None]] = {
         "stdout": (output, Neutraliser() if output.terminal else None),
         "stderr": (messages, Neutraliser() if messages.terminal else None),
@@ -72,7 +74,7 @@ async def _work(
         if event.kind in _TOLD:
             say(f"{event.kind}: {event.text}")
 
-    async def work() -> tuple[Result, bool]:
+    async def work() -> tuple[Result, dict[str, ReleaseState]]:
         async with AsyncBroker(settings=settings, on_event=tell, close_wait=1.0) as broker:
             result = await broker.attach(name, on_output=on_output)
             for sink, neutraliser in sinks.values():
@@ -81,7 +83,7 @@ async def _work(
             proof: dict[str, ReleaseState] = {}
             with anyio.CancelScope(shield=True):
                 proof |= await prove(broker, [result.lease_id], within=within)
-            return result, bool(proof) and all_proven(proof)
+            return result, proof
 
     return await Stop().watch(work)
 
@@ -105,11 +107,3 @@ def _tell_again(ended: _Ended, *, as_json: bool) -> int:
     if ended.job.state == JobState.TIMED_OUT:
         return TIMED_OUT
     return BROKER_FAILED if ended.job.exit_code is None else ended.job.exit_code
-
-
-def _code(result: Result) -> int:
-    if result.state is JobState.TIMED_OUT:
-        return TIMED_OUT
-    if result.exit_code is None or (result.missing and result.exit_code == 0):
-        return BROKER_FAILED
-    return result.exit_code

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import wraps
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +12,7 @@ import typer
 
 if TYPE_CHECKING:
     from gpubroker.settings import Settings
+    from gpubroker.testing.sandboxing import Sandbox as Playground
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout.")]
 LedgerPlace = Annotated[
@@ -37,16 +38,20 @@ def command(
     name: str | None = None,
     *,
     sandboxed: bool = True,
+    on: Callable[[], AbstractContextManager[Any]] | None = None,
     **groups: Callable[..., Any],
 ) -> Callable[[Callable[..., int]], Callable[..., int]]:
     """Make a command of a function that returns an exit code.
 
-    The function's first parameter gets the settings. Errors of the broker end it with one line
-    on stderr, or with a JSON object if it has a parameter `as_json` and that is set.
+    The function's first parameter gets the settings, or what `on` gives. Errors of the broker end
+    it with one line on stderr, or with a JSON object if it has a parameter `as_json` and that is
+    set.
 
     Args:
         name: the command's name, where it is not the function's.
         sandboxed: whether it has the option ``--sandbox``.
+        on: what the command works on, for as long as it runs, where that is not the settings:
+            those of the user are not even read.
         groups: by parameter: a function whose own parameters become options of the command, and
             whose return value the parameter gets.
     """
@@ -59,14 +64,14 @@ def command(
 
             in_sandbox = given.pop("sandbox", False)
             try:
-                with _settings(ctx.obj, in_sandbox) as settings:
-                    code = function(settings, **_grouped(groups, given))
+                with _settings(ctx.obj, in_sandbox) if on is None else on() as subject:
+                    code = function(subject, **_grouped(groups, given))
             except (BrokerError, OSError) as error:
                 code = report(error, as_json=bool(given.get("as_json")))
             raise typer.Exit(code)
 
         parameters = [_context(), *_flattened(function, groups)]
-        if sandboxed:
+        if sandboxed and on is None:
             parameters.append(_sandbox())
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in parameters}
@@ -75,6 +80,13 @@ def command(
         return function
 
     return make
+
+
+def playground() -> AbstractContextManager[Playground]:
+    """A sandbox of its own, for commands that need one."""
+    from gpubroker.testing.sandboxing import sandbox
+
+    return sandbox()
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from gpubroker.cli.screen import Page, Table
 from gpubroker.lifecycle.reaping.reap import Swept
 from gpubroker.lifecycle.standing import ProviderStatus
 from gpubroker.model.leases import LeaseRow, ReleaseState
+from gpubroker.model.marks import Mark
 from gpubroker.model.money import Money
 from gpubroker.policy.sweeping import Finding
 from gpubroker.policy.sweeping import Verdict as Found
@@ -144,6 +145,8 @@ def _done(found: Found, state: ReleaseState | None) -> str:
     if state is not None:
         return f"release {state}, NOT proven gone"
     match found.finding:
+        case Finding.FOREIGN if found.machine is not None and Mark.find(found.machine.mark):
+            return "nothing: another ledger's; if that is lost, see `gpubroker adopt`"
         case Finding.FOREIGN:
             return "nothing: not ours"
         case Finding.UNRECORDED:

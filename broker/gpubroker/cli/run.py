@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Self, cast
+from typing import Final, Protocol, Self, cast
 
 import anyio
 
@@ -19,6 +20,7 @@ from gpubroker.cli.screen import show_json
 from gpubroker.cli.sink import Sink
 from gpubroker.errors import BrokerError
 from gpubroker.model.durations import parse_seconds
+from gpubroker.model.events import Event
 from gpubroker.model.jobs import Job
 from gpubroker.model.leases import OnOwnerDeath
 from gpubroker.model.money import Money, parse_money
@@ -75,29 +77,42 @@ def run(settings: Settings, asked: Asked, *, quiet: bool, as_json: bool) -> int:
     """Do what is asked; returns the exit code."""
     messages = Sink(2)
     output = messages if as_json else Sink(1)
-    progress = Progress(messages, quiet=quiet)
-    running = _Running(settings, asked, progress, output, messages)
-    ending = anyio.run(running.main)
-    progress.end()
-    for line in ending.lines(progress.elapsed):
-        (progress.line if ending.well else progress.wrong)(line)
-    if ending.stopped is None:
-        output.finish()
-        messages.finish()
+    ending = Running(settings, asked, Progress(messages, quiet=quiet), output, messages).carry_out()
     if as_json:
         show_json(ending.as_data())
     return ending.code
 
 
-class _Running:
+class Director(Protocol):
+    """Somebody who looks on, and may meddle with what the machines do."""
+
+    def tell(self, event: Event, /) -> None:
+        """Called with each event, before it is shown."""
+        ...
+
+    async def beside(self, broker: Callable[[], AsyncBroker | None], /) -> None:
+        """Goes on beside the run, and is cancelled at its end. `broker` is the open one."""
+        ...
+
+
+class Running:
     """One run under way."""
 
     def __init__(
-        self, settings: Settings, asked: Asked, progress: Progress, output: Sink, messages: Sink
+        self,
+        settings: Settings,
+        asked: Asked,
+        progress: Progress,
+        output: Sink,
+        messages: Sink,
+        director: Director | None = None,
     ) -> None:
         self._settings = settings
         self._asked = asked
         self._progress = progress
+        self._output = output
+        self._messages = messages
+        self._director = director
         self._narration = Narration(progress)
         self._streams: dict[Stream, tuple[Sink, Neutraliser | None]] = {
             "stdout": (output, Neutraliser() if output.terminal else None),
@@ -107,12 +122,21 @@ class _Running:
         self._ending = Ending(asked.proof_wait, settings)
         self._broker: AsyncBroker | None = None
 
-    async def main(self) -> Ending:
-        """Run it to its end, whatever end that is."""
+    def carry_out(self) -> Ending:
+        """Run it to its end, whatever end that is, and say what that was."""
+        progress = self._progress
+        ending = anyio.run(self._main)
+        progress.end()
+        for line in ending.lines(progress.elapsed):
+            (progress.line if ending.well else progress.wrong)(line)
+        if ending.stopped is None:
+            self._output.finish()
+            self._messages.finish()
+        return ending
+
+    async def _main(self) -> Ending:
         try:
-            await self._stop.watch(
-                self._work, beside=lambda: self._progress.keep_up(self._read_cost)
-            )
+            await self._stop.watch(self._work, beside=self._beside)
         except Stopped as stopped:
             self._ending.stopped = stopped
         except (BrokerError, OSError) as problem:
@@ -121,12 +145,18 @@ class _Running:
         self._ending.leases = self._narration.leases
         return self._ending
 
+    async def _beside(self) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._progress.keep_up, self._read_cost)
+            if self._director is not None:
+                tasks.start_soon(self._director.beside, lambda: self._broker)
+
     async def _work(self) -> None:
         asked = self._asked
         self._progress.step("opening the providers")
         async with AsyncBroker(
             settings=self._settings,
-            on_event=self._narration.tell,
+            on_event=self._on_event,
             release_wait=min(asked.proof_wait, _RESULT_WAIT),
             close_wait=1.0,
         ) as broker:
@@ -164,6 +194,11 @@ class _Running:
             self._progress.wrong(line)
 
     # ---- while it goes on -----------------------------------------------------------------
+
+    def _on_event(self, event: Event) -> None:
+        if self._director is not None:
+            self._director.tell(event)
+        self._narration.tell(event)
 
     async def _on_output(self, stream: Stream, data: bytes) -> None:
         sink, neutraliser = self._streams[stream]

@@ -204,6 +204,11 @@ class Ledger:
         with self._store.transaction() as sql:
             return spending.claim_alerts(sql, names, at)
 
+    def unclaim_alert(self, name: str) -> None:
+        """Have an alert told again, since nobody could be told."""
+        with self._store.transaction() as sql:
+            spending.unclaim_alert(sql, name)
+
     def billed(self, provider: str, *, since: float) -> tuple[Money, Money]:
         """USD counted, and USD billed instead, for leases that were settled from `since` on."""
         with self._store.reading() as sql:

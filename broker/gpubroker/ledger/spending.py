@@ -104,6 +104,11 @@ def claim_alerts(sql: Sql, names: Iterable[str], at: float) -> set[str]:
     }
 
 
+def unclaim_alert(sql: Sql, name: str) -> None:
+    """Nobody could be told: whoever comes next is to tell."""
+    sql.execute("DELETE FROM alerts WHERE name = :name", {"name": name})
+
+
 def billed(sql: Sql, provider: str, since: float) -> tuple[Money, Money]:
     """What was counted and what was billed, USD, for leases settled from `since` on."""
     given = sql.execute(

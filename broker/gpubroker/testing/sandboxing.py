@@ -68,6 +68,26 @@ class Emulator(Protocol):
         """How to point the vendor's own programs at it, as lines for people."""
         ...
 
+    def sell_out(self) -> None:
+        """From now on others have all that it offers, and what it has just offered too."""
+        ...
+
+    def lose_all(self, *, after: float = 0.0) -> None:
+        """Every machine that it runs now is gone without notice, that many seconds from now."""
+        ...
+
+    def billing_now(self) -> tuple[str, ...]:
+        """Machines that cost money at this moment, whatever anybody was told."""
+        ...
+
+    def billed(self, machine: int | str) -> Money:
+        """USD that the vendor's own account of one machine comes to, once it has settled."""
+        ...
+
+    def charges(self) -> dict[str, Money]:
+        """USD that each machine has really cost so far."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:

@@ -83,6 +83,8 @@ class EmulatedVendor(ABC, Generic[A, B]):
     scenarios: ClassVar[Mapping[str, str]]
     #: What a machine is called here.
     noun: ClassVar[str]
+    #: The fault of a machine that is gone without notice.
+    loss: ClassVar[str]
     #: How it behaves in each scenario: a frozen dataclass of switches.
     behaviours: ClassVar[Mapping[str, Any]]
 
@@ -272,6 +274,15 @@ class EmulatedVendor(ABC, Generic[A, B]):
             InvalidValue: there is no such machine or fault.
         """
         self._server.call(lambda: self.inside.world.afflict(str(machine), fault, options))
+
+    @abstractmethod
+    def sell_out(self) -> None:
+        """From now on others have all that it offers, and what it has just offered too."""
+
+    def lose_all(self, *, after: float = 0.0) -> None:
+        """Every machine that it runs now is gone without notice, `after` seconds from now."""
+        for row in self.machines():
+            self.afflict(row["id"], self.loss, after=after)
 
     def revoke_key(self, status: int) -> None:
         """Refuse the account key with a status, in the vendor's words."""

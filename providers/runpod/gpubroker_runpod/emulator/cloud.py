@@ -28,6 +28,7 @@ class RunPodEmulator(EmulatedVendor[RunPodAssembly, Behaviour]):
 
     name: ClassVar[str] = "runpod"
     noun: ClassVar[str] = "pod"
+    loss: ClassVar[str] = "dies"
     scenarios: ClassVar[Mapping[str, str]] = {name: text for name, (text, _) in SCENARIOS.items()}
     behaviours: ClassVar[Mapping[str, Behaviour]] = {
         name: behaviour for name, (_, behaviour) in SCENARIOS.items()
@@ -71,6 +72,10 @@ class RunPodEmulator(EmulatedVendor[RunPodAssembly, Behaviour]):
     ) -> FaultRule:
         """Give a fault to the next pod that is made, or to the `nth` from now."""
         return self.next_machine(fault, nth=nth, times=times, **options)
+
+    def sell_out(self) -> None:
+        """From now on others have every card, what was just offered too."""
+        self.set_stock(0)
 
     def revoke_key(self, status: int = 401) -> None:
         """Refuse the account key: with 401 or 403, each in the vendor's words."""

@@ -29,6 +29,7 @@ class VastEmulator(EmulatedVendor[VastAssembly, Behaviour]):
 
     name: ClassVar[str] = "vast"
     noun: ClassVar[str] = "instance"
+    loss: ClassVar[str] = "vanish"
     scenarios: ClassVar[Mapping[str, str]] = {name: text for name, (text, _) in SCENARIOS.items()}
     behaviours: ClassVar[Mapping[str, Behaviour]] = {
         name: behaviour for name, (_, behaviour) in SCENARIOS.items()
@@ -91,6 +92,14 @@ class VastEmulator(EmulatedVendor[VastAssembly, Behaviour]):
     ) -> FaultRule:
         """Give a fault to the next instance that is made, or to the `nth` from now."""
         return self.next_machine(fault, nth=nth, times=times, **options)
+
+    def sell_out(self) -> None:
+        """From now on others have every machine, what was just offered too."""
+
+        def take() -> None:
+            self.world.market.taken.update(self.world.market.asks)
+
+        self._server.call(take)
 
     def revoke_key(self, status: int = 404) -> None:
         """Refuse the account key: with 401, 403 or 404, each in the vendor's words."""
