@@ -323,3 +323,51 @@ def emulate(
     from gpubroker.cli.emulate import emulate
 
     return emulate(vendor, port=port, seed=seed, scenario=scenario)
+
+
+@command(app, sandboxed=False)
+def conformance(
+    settings: "Settings",
+    provider: Annotated[
+        str | None, typer.Argument(help="Which one; those that can be checked, if left out.")
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="CHECK", help="Only this check; repeatable.")
+    ] = None,
+    real: Annotated[
+        bool,
+        typer.Option(
+            "--real",
+            help="On the real account of the settings, which costs money: what is safe there, up "
+            "to --ceiling. The limits in the settings do not count for it.",
+        ),
+    ] = False,
+    ceiling: Annotated[
+        str | None,
+        typer.Option(metavar="USD", help="Most that --real may cost at the worst."),
+    ] = None,
+    gpu: Annotated[
+        list[str] | None, typer.Option(metavar="MODEL", help="With --real: what to rent.")
+    ] = None,
+    disk: Annotated[
+        str | None, typer.Option(metavar="GB", help="With --real: disk to rent.")
+    ] = None,
+    image: Annotated[
+        str | None, typer.Option(metavar="NAME", help="With --real: image to start.")
+    ] = None,
+    max_price: Annotated[
+        str | None, typer.Option(metavar="USD", help="With --real: most to pay per hour.")
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Check that a provider keeps the promises that the broker counts on.
+
+    Exits with 1 if one of them is broken, and with 125 if something is left on a real account.
+    """
+    from gpubroker.cli.conformance import Asked, conformance, list_subjects
+
+    if provider is None:
+        return list_subjects()
+    wanted = {"gpu": gpu, "disk": disk, "image": image, "max_price": max_price}
+    asked = Asked.of(provider, only or (), real=real, ceiling=ceiling, wanted=wanted)
+    return conformance(settings, asked, as_json=as_json)

@@ -153,7 +153,11 @@ def providers_page(statuses: Sequence[ProviderStatus], settings: Sequence[Settin
     return Page(
         heading=[] if rows else ["no provider is installed"],
         tables=[
-            Table(["provider", "standing", "money", "comes from", ">contract", "why"], rows, "providers"),
+            Table(
+                ["provider", "standing", "money", "comes from", ">contract", "why"],
+                rows,
+                "providers",
+            ),
             Table(["setting", "value", "comes from"], sources, "settings"),
         ],
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final
@@ -52,24 +52,28 @@ async def check_a_cancelled_create_is_found(subject: Subject) -> None:
     A caller may leave at any ``await``. Send the create once, with the mark in it, and do nothing
     after it that is needed to find the machine.
     """
-    books, point, reached = subject.books, 0, True
+    billing, point, reached = subject.books.running, 0, True
+    subject.need(billing, "its books cannot be seen")
+    assert billing is not None
     async with opened(subject) as session:
-        before, running = subject.creates(), set(books.running())
+        before, running = subject.creates(), set(billing())
         while reached and point < _MOST_POINTS:
             offer = await session.cheapest()
             create = partial(session.provision, offer, session.order(offer))
             reached = await cancel_at(point, partial(_answered_or_not, create))
-            await _known(session, running)
+            await _known(session, running, billing)
             point += 1
         creates = subject.creates() - before
     expect(creates <= point, f"{point} orders, some of them cancelled, were sent {creates} times")
 
 
-async def _known(session: Session, running: set[str]) -> None:
+async def _known(
+    session: Session, running: set[str], billing: Callable[[], Collection[str]]
+) -> None:
     """Every machine made so far is listed under its order's mark; then it is released."""
-    books, marks = session.subject.books, {order.mark for order in session.orders}
+    marks = {order.mark for order in session.orders}
     listed = await session.listing(
-        lambda machines: set(books.running()) <= running | machines.keys(),
+        lambda machines: set(billing()) <= running | machines.keys(),
         "provision was cancelled, and left a machine that inventory does not show",
     )
     made = [machine for machine in listed.values() if machine.id not in running]
