@@ -5,7 +5,6 @@ There are no books to compare with: what the plugin lists of its own machines is
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
@@ -98,12 +97,12 @@ class RealAccount:
         if not session.orders:
             return
         wanted = {order.mark for order in session.orders} | session.made
-        facts, absent, since = session.provider.facts, 0, time.monotonic()
+        facts, absent, since = session.provider.facts, 0, anyio.current_time()
         with anyio.move_on_after(_PATIENCE):
             while absent < facts.absence_readings:
                 await anyio.sleep(max(facts.poll_interval, facts.absence_interval))
                 found = await _ours(session, wanted)
-                early = time.monotonic() - since < facts.visibility_horizon
+                early = anyio.current_time() - since < facts.visibility_horizon
                 absent = 0 if found or found is None or early else absent + 1
         if absent < facts.absence_readings:
             self.left |= session.made or {order.mark for order in session.orders}
