@@ -2,6 +2,7 @@
 
 # Annotations are read when the commands are made, so they must be values and not text, except
 # those of what is imported at first use.
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -371,3 +372,15 @@ def conformance(
     wanted = {"gpu": gpu, "disk": disk, "image": image, "max_price": max_price}
     asked = Asked.of(provider, only or (), real=real, ceiling=ceiling, wanted=wanted)
     return conformance(settings, asked, as_json=as_json)
+
+
+@command(app, name="new-provider", sandboxed=False)
+def new_provider(
+    settings: "Settings",  # noqa: ARG001 - every command gets them
+    name: Annotated[str, typer.Argument(help="What it will be called: small letters and digits.")],
+    into: Annotated[Path, typer.Option(metavar="DIR", help="Where to make its folder.")] = Path(),
+) -> int:
+    """Begin a provider plugin: a distribution that works and passes its tests, under your name."""
+    from gpubroker.cli.new_provider import new_provider
+
+    return new_provider(name, into)
