@@ -116,7 +116,7 @@ class AcmeProvider(RestProvider):
     @hookimpl
     async def quote(self, requirements: Requirements) -> list[Offer]:
         """Everything that Acme has; the broker sorts out what does not fit."""
-        body = await self._read("/v1/offers")
+        body = await self._read("/v1/offers", {})
         made = [_offer(row, requirements.disk_gb) for row in _table(body, "offers")]
         return [offer for offer in made if offer is not None]
 
@@ -155,7 +155,7 @@ class AcmeProvider(RestProvider):
         found: list[Machine] = []
         page = 1
         while True:
-            body = await self._read("/v1/machines", page=str(page))
+            body = await self._read("/v1/machines", {"page": str(page)})
             found += [_machine(row) for row in _table(body, "machines")]
             pages, total = rows.whole(body, "pages"), rows.whole(body, "total")
             if pages is None or total is None:
@@ -179,18 +179,18 @@ class AcmeProvider(RestProvider):
     @hookimpl
     async def release(self, machine: Machine) -> None:
         """Delete it; what is gone already is success."""
-        await self._ask("DELETE", _path(machine), _DESTROY, also=404)
+        await self._ask("DELETE", _path(machine), {}, _DESTROY, also=404)
 
     @hookimpl
     async def logs(self, machine: Machine) -> str:
         """What it printed; nothing while it is new."""
-        reply = await self._ask("GET", f"{_path(machine)}/log", _ORDINARY, also=404)
+        reply = await self._ask("GET", f"{_path(machine)}/log", {}, _ORDINARY, also=404)
         return reply.body.decode(errors="replace") if reply.ok else ""
 
     @hookimpl
     async def balance(self) -> Money:
         """The credit that is left."""
-        credit = rows.decimal(await self._read("/v1/account"), "credit_usd")
+        credit = rows.decimal(await self._read("/v1/account", {}), "credit_usd")
         if credit is None:
             raise _senseless("it does not say what credit is left")
         return Money(credit)
@@ -198,7 +198,7 @@ class AcmeProvider(RestProvider):
     # Requests
 
     async def _ask(
-        self, method: str, path: str, pace: Pace, *, also: int | None = None, **query: str
+        self, method: str, path: str, query: Row, pace: Pace, *, also: int | None = None
     ) -> Reply:
         """One request that is no create; every status but a success, and `also`, is an error."""
         self.need_key()
@@ -210,8 +210,8 @@ class AcmeProvider(RestProvider):
             return reply
         raise self._failure(reply, f"{method} {path}")
 
-    async def _read(self, path: str, **query: str) -> Row:
-        body = (await self._ask("GET", path, _ORDINARY, **query)).json_object()
+    async def _read(self, path: str, query: Row) -> Row:
+        body = (await self._ask("GET", path, query, _ORDINARY)).json_object()
         if body is None:
             raise _senseless(f"{path} has no JSON object")
         return body

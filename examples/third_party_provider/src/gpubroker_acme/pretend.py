@@ -155,7 +155,7 @@ class Vendor(httpx.AsyncBaseTransport):
 
     def _price(self, body: dict[str, Any]) -> Decimal:
         gpus = 2 if body.get("type") == "rtx4090-x2" else 1
-        return _PER_GPU * gpus + _PER_GB * body.get("disk_gb", 10)
+        return _PER_GPU * gpus + _PER_GB * int(body.get("disk_gb", 10))
 
     def _list(self, page: int) -> httpx.Response:
         if self.trouble == "cut list":
