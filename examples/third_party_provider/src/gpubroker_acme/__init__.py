@@ -153,16 +153,16 @@ class AcmeProvider(RestProvider):
     async def inventory(self) -> list[Machine]:
         """Every machine, from all pages, or an error."""
         found: list[Machine] = []
-        page = 1
-        while True:
-            body = await self._read("/v1/machines", {"page": str(page)})
-            found += [_machine(row) for row in _table(body, "machines")]
-            pages, total = rows.whole(body, "pages"), rows.whole(body, "total")
-            if pages is None or total is None:
-                raise _senseless("it does not say how many there are")
-            if page >= pages:
-                break
-            page += 1
+        more: bool | None = True
+        total: int | None = None
+        while more:
+            after = found[-1].id if found else "0"
+            body = await self._read("/v1/machines", {"after": after})
+            page = [_machine(row) for row in _table(body, "machines")]
+            more, total = rows.flag(body, "more"), rows.whole(body, "total")
+            if more is None or (more and not page):
+                raise _senseless("it does not say whether there are more machines")
+            found += page
         if len(found) != total:
             raise _senseless(f"{len(found)} machines, and it says that there are {total}")
         return found

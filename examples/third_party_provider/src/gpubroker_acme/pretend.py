@@ -6,8 +6,9 @@ process.
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -84,6 +85,7 @@ class Vendor(httpx.AsyncBaseTransport):
 
     trouble: str = ""
     creates: int = 0
+    numbers: Iterator[int] = field(default_factory=lambda: itertools.count(101))
     targets: list[str] = field(default_factory=list[str])
     machines: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
 
@@ -114,7 +116,7 @@ class Vendor(httpx.AsyncBaseTransport):
             case "POST", ["v1", "machines"]:
                 return self._create(json.loads(body))
             case "GET", ["v1", "machines"]:
-                return self._list(int(request.url.params["page"]))
+                return self._list(int(request.url.params["after"]))
             case "DELETE", ["v1", "machines", number]:
                 return httpx.Response(404 if self.machines.pop(number, None) is None else 204)
             case "GET", ["v1", "machines", number, "log"] if number in self.machines:
@@ -143,7 +145,7 @@ class Vendor(httpx.AsyncBaseTransport):
 
     def make(self, body: dict[str, Any], *, boot: float = 0) -> str:
         """A machine that bills."""
-        number = str(101 + len(self.targets) + len(self.machines))
+        number = str(next(self.numbers))
         self.machines[number] = {
             "id": int(number),
             "label": body.get("label"),
@@ -157,16 +159,16 @@ class Vendor(httpx.AsyncBaseTransport):
         gpus = 2 if body.get("type") == "rtx4090-x2" else 1
         return _PER_GPU * gpus + _PER_GB * int(body.get("disk_gb", 10))
 
-    def _list(self, page: int) -> httpx.Response:
+    def _list(self, after: int) -> httpx.Response:
         if self.trouble == "cut list":
             raise httpx.ReadError("the connection was cut")
-        if self.trouble == "500" or (self.trouble == "no page" and page > 1):
+        if self.trouble == "500" or (self.trouble == "no page" and after):
             return httpx.Response(500, text="<html>")
-        shown = [self._row(machine) for machine in self.machines.values()]
+        left = [self._row(one) for one in self.machines.values() if one["id"] > after]
         answer: dict[str, Any] = {
-            "machines": shown[_PAGE * (page - 1) : _PAGE * page],
-            "pages": max(1, -(-len(shown) // _PAGE)) + (self.trouble == "no page"),
-            "total": len(shown),
+            "machines": left[:_PAGE],
+            "more": len(left) > _PAGE or self.trouble == "no page",
+            "total": len(self.machines),
         }
         if self.trouble == "short list":
             answer["machines"] = answer["machines"][1:]
