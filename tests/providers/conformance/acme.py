@@ -126,7 +126,12 @@ class Acme:
     async def inventory(self) -> list[Machine]:
         """All of them."""
         found = await self.answer("GET", "/machines")
+        self.count(found["machines"], found["count"])
         return [self.machine_from(row) for row in found["machines"]]
+
+    def count(self, found: Sequence[object], said: int) -> None:
+        if len(found) != said:
+            raise self.failure(f"{len(found)} machines, and it says that there are {said}")
 
     def machine_from(self, row: Mapping[str, Any]) -> Machine:
         by_itself = self.facts.ssh and bool(row["jobs"])
@@ -235,6 +240,7 @@ def subject_of(plugin: type[Acme], *, ssh: bool = True, vendor: Vendor | None = 
             broken_listings={
                 "a cut": goes_wrong("cut list"),
                 "a 500": goes_wrong("page of errors"),
+                "fewer rows than were counted": goes_wrong("short list"),
             },
             slow_boot=goes_wrong("slow boot"),
             others=vendor.others,

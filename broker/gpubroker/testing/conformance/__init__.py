@@ -70,6 +70,7 @@ from gpubroker.testing.conformance.quoting import (
 from gpubroker.testing.conformance.renting import (
     check_a_refusal_that_bills_names_its_machine,
     check_inventory_is_complete_or_raises,
+    check_inventory_is_read_each_time,
     check_inventory_lists_every_machine,
     check_inventory_shows_mark_and_id,
     check_lost_answers_are_unknown,
@@ -116,6 +117,7 @@ CHECKS: Final[Mapping[str, Check]] = {
         check_lost_answers_are_unknown,
         check_a_refusal_that_bills_names_its_machine,
         check_inventory_is_complete_or_raises,
+        check_inventory_is_read_each_time,
         check_inventory_lists_every_machine,
         check_a_way_to_the_machine_appears,
         check_log_shows_the_nonce,

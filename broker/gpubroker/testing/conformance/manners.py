@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Collection, Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Collection, Generator, Mapping
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, Final
 
@@ -126,7 +127,7 @@ async def check_what_was_cancelled_can_be_asked_again(subject: Subject) -> None:
 
 
 async def check_the_key_is_shown_nowhere(subject: Subject) -> None:
-    """The account key is in no event, error, repr, path or query, even where the vendor quotes it.
+    """The account key is in no log, error, repr, path or query, even where the vendor quotes it.
 
     Logs and errors are sent around. Send the key in a header; strike it out of whatever the vendor
     says (`gpubroker.rest.RestClient` does); keep it from the repr of what holds it.
@@ -134,6 +135,15 @@ async def check_the_key_is_shown_nowhere(subject: Subject) -> None:
     key = subject.settings.key or ""
     subject.need(len(key) >= _SHORTEST_KEY, "has no account key")
     shown: dict[str, str] = {}
+    with _logged() as log:
+        await _show(subject, shown)
+    shown["log"] = "\n".join(log)
+    leaks = [where for where, text in shown.items() if key in text]
+    expect(not leaks, f"the account key is shown: {', '.join(leaks)}")
+
+
+async def _show(subject: Subject, shown: dict[str, str]) -> None:
+    """Put all that a plugin lets out into `shown`, by what it is."""
     async with opened(subject) as session:
         offer = await session.cheapest()
         machine = await session.provision(offer, session.order(offer))
@@ -156,8 +166,22 @@ async def check_the_key_is_shown_nowhere(subject: Subject) -> None:
         shown["events"] = repr(session.events)
         if subject.books.targets is not None:
             shown["path or query of a request"] = repr(list(subject.books.targets()))
-    leaks = [where for where, text in shown.items() if key in text]
-    expect(not leaks, f"the account key is shown: {', '.join(leaks)}")
+
+
+@contextmanager
+def _logged() -> Generator[list[str]]:
+    """All that any logger of the process says, however little it is worth."""
+    lines: list[str] = []
+    root, before = logging.getLogger(), logging.getLogger().level
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(handler.format(record))
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    try:
+        yield lines
+    finally:
+        root.setLevel(before)
+        root.removeHandler(handler)
 
 
 async def check_news_of_the_vendor_are_tolerated(subject: Subject) -> None:

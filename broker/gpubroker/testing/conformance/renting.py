@@ -191,6 +191,23 @@ async def check_inventory_is_complete_or_raises(subject: Subject) -> None:
             )
 
 
+async def check_inventory_is_read_each_time(subject: Subject) -> None:
+    """Every inventory asks the vendor anew; no list is remembered for the next call.
+
+    A list from before a create proves gone what has just been made, and one from before a release
+    keeps the broker waiting. Keep nothing between two calls: the broker asks no more often than
+    ``facts.poll_interval``.
+    """
+    targets = subject.books.targets
+    subject.need(targets, "nobody can see which requests arrive")
+    assert targets is not None
+    async with opened(subject) as session:
+        await session.shown(await session.rent())
+        before = len(targets())
+        await session.provider.inventory()
+        expect(len(targets()) > before, "inventory has an answer, and has not asked the vendor")
+
+
 async def check_inventory_lists_every_machine(subject: Subject) -> None:
     """Machines that this broker did not order are listed as well, marked or not.
 
