@@ -17,7 +17,8 @@ from gpubroker.cli.failures import BROKER_FAILED
 from gpubroker.cli.interrupts import Stop, Stopped
 from gpubroker.cli.ledger import opened
 from gpubroker.cli.progress import Progress
-from gpubroker.cli.screen import Page, Table, say, show, show_json
+from gpubroker.cli.promises import Report, as_data, page_of
+from gpubroker.cli.screen import say, show, show_json
 from gpubroker.cli.sink import Sink
 from gpubroker.errors import BrokerError, InvalidValue
 from gpubroker.hookspecs import AccountSettings
@@ -105,9 +106,9 @@ def conformance(settings: Settings, asked: Asked, *, as_json: bool) -> int:
     code = anyio.run(checking.main)
     progress.end()
     if as_json:
-        show_json(checking.as_data())
+        show_json(as_data(checking.report))
     else:
-        show(checking.page())
+        show(page_of(checking.report))
     return code
 
 
@@ -124,9 +125,7 @@ class _Checking:
         self._settings = settings
         self._asked = asked
         self._progress = progress
-        self._verdicts: list[Verdict] = []
-        self._account: RealAccount | None = None
-        self._on = ""
+        self.report = Report(asked.name)
 
     async def main(self) -> int:
         """Carry them out; returns the exit code."""
@@ -135,7 +134,7 @@ class _Checking:
             make = await self._subject(stack)
 
             async def read_cost() -> Money | None:
-                return None if self._account is None else self._account.reserved
+                return None if self.report.account is None else self.report.account.reserved
 
             async def beside() -> None:
                 await self._progress.keep_up(read_cost)
@@ -145,25 +144,25 @@ class _Checking:
             except Stopped as error:
                 say(f"{error}: the checks are not complete")
                 stopped = error
-        if self._account is not None and self._account.left:
+        if self.report.account is not None and self.report.account.left:
             return BROKER_FAILED
         if stopped is not None:
             return stopped.code
-        ends = counted(self._verdicts)
+        ends = counted(self.report.verdicts)
         return 0 if ends[Standing.PASSED] and not ends[Standing.FAILED] else _BROKEN
 
     async def _each(self, make: SubjectMaker) -> None:
         chosen = {name: CHECKS[name] for name in self._asked.only} or CHECKS
         for number, (name, check) in enumerate(chosen.items(), start=1):
             self._progress.advance(f"check {number} of {len(chosen)}: {name}")
-            self._verdicts.append(await self._one(name, check, make))
+            self.report.verdicts.append(await self._one(name, check, make))
 
     async def _one(self, name: str, check: Check, make: SubjectMaker) -> Verdict:
-        if self._account is None:
+        if self.report.account is None:
             return await carry_out(name, check, make)
         if name not in SAFE:
             return skipped(name, check, _NOT_SAFE)
-        if self._account.left:
+        if self.report.account.left:
             return skipped(name, check, "a machine of an earlier check is not proven gone")
         return await carry_out(name, check, make)
 
@@ -174,12 +173,13 @@ class _Checking:
             return await self._real(stack, _plugin(name), ceiling)
         make = declared_subject(name)
         if make is not None:
-            self._on = "the subject that its plugin declares"
+            self.report.on = "the subject that its plugin declares"
             return make
         if name in emulator_names():
             emulator = stack.enter_context(make_emulator(name))
             account = AccountSettings(name, emulator.options, emulator.key, emulator.url)
-            return await self._opened(stack, _plugin(name), account, _PLAY_MONEY, "its emulator")
+            play = RealAccount(_PLAY_MONEY)
+            return await self._opened(stack, _plugin(name), account, play, "its emulator")
         _plugin(name)
         raise BrokerError(
             f"{name} has neither a subject to check (the entry-point group gpubroker.conformance)"
@@ -188,106 +188,42 @@ class _Checking:
 
     async def _real(self, stack: AsyncExitStack, plugin: Plugin, ceiling: Money) -> SubjectMaker:
         account = self._settings.account(plugin.name)
-        make = await self._opened(stack, plugin, account, ceiling, "a real account")
+        real = RealAccount(ceiling, _marks(self._settings))
+        make = await self._opened(stack, plugin, account, real, "a real account")
         if account.url is not None:
-            self._on += f", at {account.url}"
+            self.report.on += f", at {account.url}"
         return make
 
     async def _opened(
         self,
         stack: AsyncExitStack,
         plugin: Plugin,
-        account: AccountSettings,
-        ceiling: Money,
+        settings: AccountSettings,
+        account: RealAccount,
         on: str,
     ) -> SubjectMaker:
         """An account, with what the plugin says of itself as what is declared."""
-        self._on = on
+        self.report.on = on
         provider = await stack.enter_async_context(
-            open_provider(
-                plugin,
-                account,
-                _unheard,
-                Deadlines(),
-                Watchdog(BLOCKING, _unheard),
-            )
+            open_provider(plugin, settings, _unheard, Deadlines(), Watchdog(BLOCKING, _unheard))
         )
         off = why_off(
             provider.facts,
-            account,
+            settings,
             named=True,
-            keyed=account.key is not None or account.url is not None,
+            keyed=settings.key is not None or settings.url is not None,
             limited=True,
-            real=account.url is None,
+            real=settings.url is None,
             under_test="pytest" in sys.modules,
         )
         if off is not None:
             raise BrokerError(f"{plugin.name} cannot be checked: {off}")
-        self._account = RealAccount(ceiling, _marks(self._settings))
-        return on_account(plugin, account, provider, self._asked.wanted, self._account)
-
-    def page(self) -> Page:
-        """The report for people."""
-        rows = [[v.check, str(v.standing), f"{v.seconds:.1f}", _told(v)] for v in self._verdicts]
-        ends = counted(self._verdicts)
-        closing = [line for verdict in self._verdicts for line in _failure(verdict)]
-        closing += ["", ", ".join(f"{number} {standing}" for standing, number in ends.items())]
-        return Page(
-            heading=[f"{self._asked.name}, checked on {self._on}"],
-            tables=[Table(["check", "", ">s", "what is promised, or why it was skipped"], rows)],
-            closing=[*closing, *self._spending()],
-        )
-
-    def _spending(self) -> list[str]:
-        account = self._account
-        if account is None:
-            return []
-        lines = [f"worst case of all that was rented: {account.reserved} of {account.ceiling}"]
-        if account.left:
-            lines.append(
-                f"NOT PROVEN GONE: {', '.join(sorted(account.left))}; look at the account now, or run"
-                " `gpubroker adopt`"
-            )
-        elif account.reserved > ZERO:
-            lines.append("everything that was rented is released and proven gone")
-        return lines
-
-    def as_data(self) -> dict[str, Any]:
-        """The report for programs."""
-        account = self._account
-        return {
-            "provider": self._asked.name,
-            "on": self._on,
-            "verdicts": [
-                {word: getattr(verdict, word) for word in Verdict.__dataclass_fields__}
-                for verdict in self._verdicts
-            ],
-            **{str(standing): number for standing, number in counted(self._verdicts).items()},
-            "account": None
-            if account is None
-            else {
-                "ceiling": str(account.ceiling.amount),
-                "reserved": str(account.reserved.amount),
-                "left": sorted(account.left),
-            },
-        }
+        self.report.account = account
+        return on_account(plugin, settings, provider, self._asked.wanted, account)
 
 
 def _unheard(what: str, more: object) -> None:
     """What is reported while an account is looked at is the checks' business, later."""
-
-
-def _told(verdict: Verdict) -> str:
-    return verdict.said if verdict.standing is Standing.SKIPPED else verdict.promise
-
-
-def _failure(verdict: Verdict) -> list[str]:
-    """What to know of a promise that is broken."""
-    if verdict.standing is not Standing.FAILED:
-        return []
-    lines = ["", f"FAILED {verdict.check}", f"  promised: {verdict.promise}"]
-    lines += [f"  why, and how to mend it: {verdict.mending}"] if verdict.mending else []
-    return [*lines, f"  seen: {verdict.said}"]
 
 
 def _plugin(name: str) -> Plugin:
@@ -311,7 +247,7 @@ def _marks(settings: Settings) -> Callable[[], str]:
     """Makes marks that `gpubroker adopt` knows for this ledger's, should the checks be killed."""
     with opened(settings) as ledger:
         ledger_id = ledger.id
-    place = settings.ledger
+    place = None if str(settings.ledger) == ":memory:" else settings.ledger
     if isinstance(place, Path):
         place.parent.mkdir(parents=True, exist_ok=True)
     key = load_mark_key(place, os.environ, os.urandom(32))

@@ -171,17 +171,26 @@ async def _show(subject: Subject, shown: dict[str, str]) -> None:
 @contextmanager
 def _logged() -> Generator[list[str]]:
     """All that any logger of the process says, however little it is worth."""
-    lines: list[str] = []
-    root, before = logging.getLogger(), logging.getLogger().level
-    handler = logging.Handler()
-    handler.emit = lambda record: lines.append(handler.format(record))
-    root.addHandler(handler)
+    root, keeper = logging.getLogger(), _Keeper()
+    before = root.level
+    root.addHandler(keeper)
     root.setLevel(logging.DEBUG)
     try:
-        yield lines
+        yield keeper.lines
     finally:
         root.setLevel(before)
-        root.removeHandler(handler)
+        root.removeHandler(keeper)
+
+
+class _Keeper(logging.Handler):
+    """Keeps what is logged, as text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(self.format(record))
 
 
 async def check_news_of_the_vendor_are_tolerated(subject: Subject) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import anyio
 
@@ -17,15 +17,13 @@ from gpubroker.hookspecs import AccountSettings
 from gpubroker.model.machines import Machine, MachineState
 from gpubroker.model.money import ZERO, Money
 from gpubroker.plugins import Plugin, Provider
+from gpubroker.testing.conformance.session import Session, stray_mark
 from gpubroker.testing.conformance.subject import (
     NotDeclared,
     Subject,
     SubjectMaker,
     VendorBooks,
 )
-
-if TYPE_CHECKING:
-    from gpubroker.testing.conformance.session import Session
 
 SAFE: Final = frozenset(
     {
@@ -72,7 +70,7 @@ class RealAccount:
     """
 
     ceiling: Money
-    mark: Callable[[], str]
+    mark: Callable[[], str] = stray_mark
     reserved: Money = ZERO
     left: set[str] = field(default_factory=set[str])
 
