@@ -18,7 +18,7 @@ import anyio
 import pytest
 
 from gpubroker.errors import CreateUnknown, ErrorKind, InvalidValue, ProviderError, Scope
-from gpubroker.hookspecs import AccountSettings, hookimpl
+from gpubroker.hookspecs import CONTRACT_VERSION, AccountSettings, hookimpl
 from gpubroker.model.facts import ProviderFacts
 from gpubroker.model.jobs import Job
 from gpubroker.model.machines import Machine, Order
@@ -52,6 +52,7 @@ class Sound:
     """A plugin that keeps the contract, and nothing more."""
 
     facts: Any = ProviderFacts(paid=True)
+    contract: Any
 
     @hookimpl
     async def quote(self, requirements: Requirements) -> Any:
@@ -339,6 +340,31 @@ class TestContract:
                 pass
 
         assert (broken.value.kind, broken.value.scope) == (ErrorKind.PLUGIN, Scope.PROVIDER)
+
+    @pytest.mark.parametrize(
+        ("version", "said"),
+        [
+            (2, "this gpubroker knows none after 1: update gpubroker"),
+            (0, "this gpubroker knows none before 1: update the plugin"),
+            ("1", "its `contract` is '1', not the number of a version"),
+        ],
+    )
+    async def test_one_for_another_contract_is_refused(self, version: object, said: str) -> None:
+        """Before its hooks are looked at, with a sentence that says what to update."""
+        instance = Sound()
+        instance.contract = version
+
+        with pytest.raises(ProviderError, match=said):
+            async with opened(instance):
+                pass
+
+    async def test_the_contract_it_was_written_for_is_known(self) -> None:
+        """The first one, of a plugin that does not say."""
+        declared, silent = Sound(), Sound()
+        declared.contract = CONTRACT_VERSION
+
+        async with opened(declared) as one, opened(silent) as other:
+            assert (one.contract, other.contract) == (CONTRACT_VERSION, 1)
 
     async def test_a_free_provider_needs_no_inventory(self) -> None:
         """Nothing of it can leak."""

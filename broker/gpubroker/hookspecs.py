@@ -11,6 +11,7 @@ and a factory named by an entry point::
     from gpubroker import AccountSettings, Emit, Machine, Offer, Price, ProviderFacts, hookimpl
 
     class Acme:
+        contract = 1
         facts = ProviderFacts(paid=True)
 
         @hookimpl
@@ -29,7 +30,11 @@ cancelled at any ``await``; the broker then treats the answer as unknown. A hook
 raises `gpubroker.ProviderError`; any other exception is taken as a fault of the plugin. A plugin
 must never block the event loop: one that does is named.
 
-This is version 1 of the contract.
+This is version 1 of the contract, the first one. A plugin says in its attribute ``contract`` which
+version it was written for; one that does not say was written for this first one. A plugin for a
+version that this gpubroker does not know is not opened, and `gpubroker providers` says which of the
+two to update. The version grows when a plugin that was right would become wrong, and for no new
+optional hook, fact or value.
 """
 
 from __future__ import annotations
@@ -54,6 +59,10 @@ if TYPE_CHECKING:
     from gpubroker.transport.job_io import JobIO
 
 CONTRACT_VERSION: Final = 1
+"""The version of the contract in this module."""
+
+OLDEST_CONTRACT: Final = 1
+"""The oldest version that plugins may still be written for."""
 
 _spec = pluggy.HookspecMarker("gpubroker")
 hookimpl: pluggy.HookimplMarker = pluggy.HookimplMarker("gpubroker")

@@ -131,6 +131,7 @@ class Provider:
         self,
         plugin: Plugin,
         instance: Any,
+        contract: int,
         facts: ProviderFacts,
         hooks: frozenset[str],
         caller: Any,
@@ -140,6 +141,7 @@ class Provider:
         self.name = plugin.name
         self.origin = plugin.origin
         self.given = plugin.given
+        self.contract = contract
         self.facts = facts
         self.hooks = hooks
         self.has_account = True  #: a key for it, or where else it is, is known
@@ -436,6 +438,10 @@ def _provider(plugin: Plugin, instance: Any, deadlines: Deadlines, watchdog: Wat
     def broken(problem: str) -> ProviderError:
         return ProviderError(problem, kind=ErrorKind.PLUGIN, scope=Scope.PROVIDER)
 
+    contract = getattr(instance, "contract", _UNDECLARED)
+    problem = _misfit(contract)
+    if problem is not None:
+        raise broken(problem)  # before its hooks are looked at: they may be of another contract
     pm = pluggy.PluginManager("gpubroker")
     pm.add_hookspecs(hookspecs)
     try:
@@ -460,7 +466,25 @@ def _provider(plugin: Plugin, instance: Any, deadlines: Deadlines, watchdog: Wat
     for name, function in found.items():
         if not inspect.iscoroutinefunction(function):
             raise broken(f"its hook {name} is not `async def`")
-    return Provider(plugin, instance, facts, frozenset(found), pm.hook, deadlines, watchdog)
+    hooks = frozenset(found)
+    return Provider(plugin, instance, contract, facts, hooks, pm.hook, deadlines, watchdog)
+
+
+#: The contract of a plugin that names none: the one that came before plugins could name it.
+_UNDECLARED: Final = 1
+
+
+def _misfit(contract: object) -> str | None:
+    """Why a plugin for this version of the contract cannot be used; ``None`` if it can."""
+    newest, oldest = hookspecs.CONTRACT_VERSION, hookspecs.OLDEST_CONTRACT
+    if type(contract) is not int:
+        return f"its `contract` is {_shown(contract)}, not the number of a version"
+    written = f"it was written for version {contract} of the provider contract"
+    if contract > newest:
+        return f"{written}, and this gpubroker knows none after {newest}: update gpubroker"
+    if contract < oldest:
+        return f"{written}, and this gpubroker knows none before {oldest}: update the plugin"
+    return None
 
 
 #: Facts that may not be nothing, with the least that they must be.

@@ -376,7 +376,7 @@ def _providers(
     for variable, value in env.items():
         # GPUBROKER_LOCAL_SIMULATE sets providers.local.simulate.
         head, _, word = variable.removeprefix("GPUBROKER_").partition("_")
-        if variable.startswith("GPUBROKER_") and word and value and head not in _RESERVED:
+        if variable.startswith("GPUBROKER_") and word and value and head not in RESERVED:
             put(head.lower(), word.lower(), value, variable)
     for provider in keys:
         _check_url(provider, sources, path)
@@ -412,8 +412,8 @@ def _option(name: str, value: Any) -> str:
     return str(value)
 
 
-#: First words of environment names that belong to something else than a provider.
-_RESERVED: Final = ("ALERTS", "BUDGET", "LEDGER", "CONFIG", "MARK", "LEASE", "SIMULATED")
+RESERVED: Final = ("ALERTS", "BUDGET", "LEDGER", "CONFIG", "MARK", "LEASE", "SIMULATED")
+"""First words of environment names that belong to something else than a provider."""
 
 
 def masked(secret: str) -> str:

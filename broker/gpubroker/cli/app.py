@@ -415,3 +415,63 @@ def demo(box: "Sandbox", as_json: Json = False) -> int:
     from gpubroker.cli.demo import demo
 
     return demo(box, as_json=as_json)
+
+
+@command(app, sandboxed=False)
+def conformance(
+    settings: "Settings",
+    provider: Annotated[
+        str | None, typer.Argument(help="Which one; those that can be checked, if left out.")
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="CHECK", help="Only this check; repeatable.")
+    ] = None,
+    real: Annotated[
+        bool,
+        typer.Option(
+            "--real",
+            help="On the real account of the settings, which costs money: what is safe there, up "
+            "to --ceiling. The limits in the settings do not count for it.",
+        ),
+    ] = False,
+    ceiling: Annotated[
+        str | None,
+        typer.Option(metavar="USD", help="Most that --real may cost at the worst."),
+    ] = None,
+    gpu: Annotated[
+        list[str] | None, typer.Option(metavar="MODEL", help="With --real: what to rent.")
+    ] = None,
+    disk: Annotated[
+        str | None, typer.Option(metavar="GB", help="With --real: disk to rent.")
+    ] = None,
+    image: Annotated[
+        str | None, typer.Option(metavar="NAME", help="With --real: image to start.")
+    ] = None,
+    max_price: Annotated[
+        str | None, typer.Option(metavar="USD", help="With --real: most to pay per hour.")
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Check that a provider keeps the promises that the broker counts on.
+
+    Exits with 1 if one of them is broken, and with 125 if something is left on a real account.
+    """
+    from gpubroker.cli.conformance import Asked, conformance, list_subjects
+
+    if provider is None:
+        return list_subjects()
+    wanted = {"gpu": gpu, "disk": disk, "image": image, "max_price": max_price}
+    asked = Asked.of(provider, only or (), real=real, ceiling=ceiling, wanted=wanted)
+    return conformance(settings, asked, as_json=as_json)
+
+
+@command(app, name="new-provider", sandboxed=False)
+def new_provider(
+    settings: "Settings",  # noqa: ARG001 - every command gets them
+    name: Annotated[str, typer.Argument(help="What it will be called: small letters and digits.")],
+    into: Annotated[Path, typer.Option(metavar="DIR", help="Where to make its folder.")] = Path(),
+) -> int:
+    """Begin a provider plugin: a distribution that works and passes its tests, under your name."""
+    from gpubroker.cli.new_provider import new_provider
+
+    return new_provider(name, into)

@@ -162,12 +162,19 @@ def _done(found: Found, state: ReleaseState | None) -> str:
 
 def providers_page(statuses: Sequence[ProviderStatus], settings: Sequence[Setting]) -> Page:
     """The providers, and what is set where."""
-    rows = [[s.name, _standing(s), _money(s), s.origin, s.why] for s in statuses]
+    rows = [
+        [s.name, _standing(s), _money(s), s.origin, _or_none(str(s.contract or "")), s.why]
+        for s in statuses
+    ]
     sources = [[s.name, s.value, s.source] for s in settings]
     return Page(
         heading=[] if rows else ["no provider is installed"],
         tables=[
-            Table(["provider", "standing", "money", "comes from", "why"], rows, "providers"),
+            Table(
+                ["provider", "standing", "money", "comes from", ">contract", "why"],
+                rows,
+                "providers",
+            ),
             Table(["setting", "value", "comes from"], sources, "settings"),
         ],
     )

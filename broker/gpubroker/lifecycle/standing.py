@@ -24,6 +24,8 @@ class ProviderStatus:
         on: it can be rented from.
         why: why it is off, or what is wrong with it; empty if nothing is.
         paid: its machines cost money; ``None`` where that is not known.
+        contract: the version of the provider contract that it was written for; ``None`` where it
+            could not be opened.
         balance: USD that its account has left, if that was asked for and could be found out.
     """
 
@@ -32,6 +34,7 @@ class ProviderStatus:
     on: bool
     why: str = ""
     paid: bool | None = None
+    contract: int | None = None
     balance: Money | None = None
 
 
@@ -86,4 +89,5 @@ def _status(parts: Parts, provider: Provider, settings: Settings, limited: bool)
         on=off is None,
         why=off or parts.blocking.get(provider.name, ""),
         paid=provider.facts.paid,
+        contract=provider.contract,
     )

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Self
 
 from gpubroker import (
+    AccountSettings,
     Charge,
     CreateUnknown,
+    Emit,
     ErrorKind,
     Job,
     JobIO,
@@ -28,6 +31,7 @@ from gpubroker import (
     Scope,
     hookimpl,
 )
+from gpubroker.testing.conformance import Subject, Troubles, VendorBooks
 
 from .acme_vendor import KEY, CutOff, Vendor
 
@@ -122,7 +126,12 @@ class Acme:
     async def inventory(self) -> list[Machine]:
         """All of them."""
         found = await self.answer("GET", "/machines")
+        self.count(found["machines"], found["count"])
         return [self.machine_from(row) for row in found["machines"]]
+
+    def count(self, found: Sequence[object], said: int) -> None:
+        if len(found) != said:
+            raise self.failure(f"{len(found)} machines, and it says that there are {said}")
 
     def machine_from(self, row: Mapping[str, Any]) -> Machine:
         by_itself = self.facts.ssh and bool(row["jobs"])
@@ -202,3 +211,49 @@ class Acme:
     async def balance(self) -> Money:
         """What is left."""
         return Money((await self.answer("GET", "/balance"))["usd"])
+
+
+def subject_of(plugin: type[Acme], *, ssh: bool = True, vendor: Vendor | None = None) -> Subject:
+    """A plugin on a vendor of its own, with everything declared that Acme can do."""
+    vendor = vendor or Vendor()
+
+    def create(settings: AccountSettings, emit: Emit) -> Acme:
+        return plugin(vendor, ssh=ssh)
+
+    def goes_wrong(trouble: str) -> Callable[[], None]:
+        return partial(setattr, vendor, "trouble", trouble)
+
+    return Subject(
+        name="acme",
+        factory=create,
+        settings=AccountSettings("acme", {}, KEY),
+        wanted={"gpu": "RTX 4090", "disk": 20},
+        books=VendorBooks(
+            running=vendor.running,
+            creates=lambda: vendor.creates,
+            targets=lambda: tuple(vendor.targets),
+        ),
+        troubles=Troubles(
+            calm=goes_wrong(""),
+            lost_creates={"a cut": goes_wrong("cut create"), "a 502": goes_wrong("502")},
+            billing_refusal=goes_wrong("refusal"),
+            broken_listings={
+                "a cut": goes_wrong("cut list"),
+                "a 500": goes_wrong("page of errors"),
+                "fewer rows than were counted": goes_wrong("short list"),
+            },
+            slow_boot=goes_wrong("slow boot"),
+            others=vendor.others,
+            echoes={"a 400": goes_wrong("echo")},
+            newer=goes_wrong("new"),
+        ),
+        unknown_id="99999",
+        ssh=ssh,
+        logs=True,
+        charges=True,
+        balance=True,
+        doubles=True,
+        bills_disk=True,
+        runs_jobs=ssh,
+        announces=True,
+    )

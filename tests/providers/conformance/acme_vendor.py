@@ -58,8 +58,9 @@ class Vendor:
         if path.startswith("/machines") and self.trouble in ("cut list", "page of errors"):
             return CutOff() if self.trouble == "cut list" else (500, "<html>")
         shown = [dict(row, state=self._state(row)) for row in self.rows.values() if row["listed"]]
+        listed = shown[1:] if self.trouble == "short list" else shown
         answers: dict[str, Any] = {
-            "/machines": {"machines": shown},
+            "/machines": {"machines": listed, "count": len(shown)},
             "/charges": {"charges": [[number, "0.001"] for number in self.rows]},
             "/balance": {"usd": "25.50"},
         }

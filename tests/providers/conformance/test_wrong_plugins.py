@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import pytest
 
-from gpubroker import AccountSettings, Emit
 from gpubroker.testing import virtual_backend
-from gpubroker.testing.conformance import (
-    CHECKS,
-    NotDeclared,
-    ProviderConformance,
-    Subject,
-    Troubles,
-    VendorBooks,
-)
+from gpubroker.testing.conformance import CHECKS, NotDeclared, ProviderConformance
 
-from .acme import Acme
-from .acme_vendor import KEY, Vendor
+from .acme import Acme, subject_of
 from .wrong_plugins import WRONG, SaysTooLittle, Wrong
 
 pytestmark = pytest.mark.anyio
@@ -30,51 +19,6 @@ pytestmark = pytest.mark.anyio
 def anyio_backend(request: pytest.FixtureRequest) -> Any:
     """Virtual time: nothing here leaves the event loop."""
     return virtual_backend(request.param)
-
-
-def subject_of(plugin: type[Acme], *, ssh: bool = True) -> Subject:
-    """A plugin on a vendor of its own, with everything declared that Acme can do."""
-    vendor = Vendor()
-
-    def create(settings: AccountSettings, emit: Emit) -> Acme:
-        return plugin(vendor, ssh=ssh)
-
-    def goes_wrong(trouble: str) -> Callable[[], None]:
-        return partial(setattr, vendor, "trouble", trouble)
-
-    return Subject(
-        name="acme",
-        factory=create,
-        settings=AccountSettings("acme", {}, KEY),
-        wanted={"gpu": "RTX 4090", "disk": 20},
-        books=VendorBooks(
-            running=vendor.running,
-            creates=lambda: vendor.creates,
-            targets=lambda: tuple(vendor.targets),
-        ),
-        troubles=Troubles(
-            calm=goes_wrong(""),
-            lost_creates={"a cut": goes_wrong("cut create"), "a 502": goes_wrong("502")},
-            billing_refusal=goes_wrong("refusal"),
-            broken_listings={
-                "a cut": goes_wrong("cut list"),
-                "a 500": goes_wrong("page of errors"),
-            },
-            slow_boot=goes_wrong("slow boot"),
-            others=vendor.others,
-            echoes={"a 400": goes_wrong("echo")},
-            newer=goes_wrong("new"),
-        ),
-        unknown_id="99999",
-        ssh=ssh,
-        logs=True,
-        charges=True,
-        balance=True,
-        doubles=True,
-        bills_disk=True,
-        runs_jobs=ssh,
-        announces=True,
-    )
 
 
 async def broken_by(plugin: type[Acme], *, ssh: bool = True) -> set[str]:

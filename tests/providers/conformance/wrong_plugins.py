@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import logging
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -200,6 +202,27 @@ class TakesAnErrorForAnEmptyList(Acme):
             return await super().inventory()
         except ProviderError:
             return []
+
+
+@breaks("inventory_is_complete_or_raises")
+class BelievesAShortList(Acme):
+    def count(self, found: Sequence[object], said: int) -> None:
+        """Whatever comes is taken for all."""
+
+
+@breaks("inventory_is_read_each_time")
+class RemembersItsList(Acme):
+    def __init__(self, vendor: Vendor, *, ssh: bool) -> None:
+        super().__init__(vendor, ssh=ssh)
+        self.known: tuple[float, list[Machine]] = (-math.inf, [])
+
+    @hookimpl
+    async def inventory(self) -> list[Machine]:
+        at, listed = self.known
+        if anyio.current_time() - at > 3:
+            listed = await super().inventory()
+            self.known = (anyio.current_time(), listed)
+        return listed
 
 
 @breaks("inventory_lists_every_machine")
@@ -412,6 +435,13 @@ class QuotesTheVendor(Acme):
 class ShowsTheKeyInItsRepr(Acme):
     def __repr__(self) -> str:
         return f"<Acme {self.key}>"
+
+
+@breaks("the_key_is_shown_nowhere")
+class LogsItsKey(Acme):
+    async def answer(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        logging.getLogger("acme").debug("%s %s with %s", method, path, self.key)
+        return await super().answer(method, path, body)
 
 
 @breaks("the_key_is_shown_nowhere")

@@ -20,13 +20,25 @@ Each test says in its docstring what is promised, why, and how to mend a plugin 
 test for which the subject declares nothing is skipped and says so. They run on every event loop
 that the module's ``anyio_backend`` names: both, if it is left alone.
 
-Without pytest, `CHECKS` holds the same as plain coroutine functions of a `Subject`; they raise
+``gpubroker conformance acme`` carries all of them out without pytest, and says for each how it ended.
+It finds the subject under the entry-point group ``gpubroker.conformance``, where a plugin names
+a function that makes one::
+
+    [project.entry-points."gpubroker.conformance"]
+    acme = "gpubroker_acme.testing:subject"
+
+    @contextmanager
+    def subject():
+        with AcmeEmulator() as cloud:
+            yield Subject(...)
+
+In Python, `CHECKS` holds the same as plain coroutine functions of a `Subject`; they raise
 ``AssertionError`` where a promise is broken, and `NotDeclared` where they do not apply.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from gpubroker.testing.conformance.ending import (
@@ -58,6 +70,7 @@ from gpubroker.testing.conformance.quoting import (
 from gpubroker.testing.conformance.renting import (
     check_a_refusal_that_bills_names_its_machine,
     check_inventory_is_complete_or_raises,
+    check_inventory_is_read_each_time,
     check_inventory_lists_every_machine,
     check_inventory_shows_mark_and_id,
     check_lost_answers_are_unknown,
@@ -65,10 +78,12 @@ from gpubroker.testing.conformance.renting import (
     check_price_ceiling_is_kept,
     check_provision_does_not_wait_for_the_boot,
 )
+from gpubroker.testing.conformance.report import Check
 from gpubroker.testing.conformance.subject import (
     Do,
     NotDeclared,
     Subject,
+    SubjectMaker,
     Troubles,
     VendorBooks,
 )
@@ -84,9 +99,6 @@ from gpubroker.testing.conformance.working import (
 
 if TYPE_CHECKING:
     from gpubroker.testing.conformance.suite import ProviderConformance
-
-Check = Callable[[Subject], Awaitable[None]]
-"""One promise, tried out on a subject."""
 
 CHECKS: Final[Mapping[str, Check]] = {
     check.__name__.removeprefix("check_"): check
@@ -105,6 +117,7 @@ CHECKS: Final[Mapping[str, Check]] = {
         check_lost_answers_are_unknown,
         check_a_refusal_that_bills_names_its_machine,
         check_inventory_is_complete_or_raises,
+        check_inventory_is_read_each_time,
         check_inventory_lists_every_machine,
         check_a_way_to_the_machine_appears,
         check_log_shows_the_nonce,
@@ -137,6 +150,7 @@ __all__ = [
     "NotDeclared",
     "ProviderConformance",
     "Subject",
+    "SubjectMaker",
     "Troubles",
     "VendorBooks",
 ]

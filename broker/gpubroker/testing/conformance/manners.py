@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Collection, Generator, Mapping
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, Final
 
@@ -52,24 +53,28 @@ async def check_a_cancelled_create_is_found(subject: Subject) -> None:
     A caller may leave at any ``await``. Send the create once, with the mark in it, and do nothing
     after it that is needed to find the machine.
     """
-    books, point, reached = subject.books, 0, True
+    billing, point, reached = subject.books.running, 0, True
+    subject.need(billing, "its books cannot be seen")
+    assert billing is not None
     async with opened(subject) as session:
-        before, running = subject.creates(), set(books.running())
+        before, running = subject.creates(), set(billing())
         while reached and point < _MOST_POINTS:
             offer = await session.cheapest()
             create = partial(session.provision, offer, session.order(offer))
             reached = await cancel_at(point, partial(_answered_or_not, create))
-            await _known(session, running)
+            await _known(session, running, billing)
             point += 1
         creates = subject.creates() - before
     expect(creates <= point, f"{point} orders, some of them cancelled, were sent {creates} times")
 
 
-async def _known(session: Session, running: set[str]) -> None:
+async def _known(
+    session: Session, running: set[str], billing: Callable[[], Collection[str]]
+) -> None:
     """Every machine made so far is listed under its order's mark; then it is released."""
-    books, marks = session.subject.books, {order.mark for order in session.orders}
+    marks = {order.mark for order in session.orders}
     listed = await session.listing(
-        lambda machines: set(books.running()) <= running | machines.keys(),
+        lambda machines: set(billing()) <= running | machines.keys(),
         "provision was cancelled, and left a machine that inventory does not show",
     )
     made = [machine for machine in listed.values() if machine.id not in running]
@@ -122,7 +127,7 @@ async def check_what_was_cancelled_can_be_asked_again(subject: Subject) -> None:
 
 
 async def check_the_key_is_shown_nowhere(subject: Subject) -> None:
-    """The account key is in no event, error, repr, path or query, even where the vendor quotes it.
+    """The account key is in no log, error, repr, path or query, even where the vendor quotes it.
 
     Logs and errors are sent around. Send the key in a header; strike it out of whatever the vendor
     says (`gpubroker.rest.RestClient` does); keep it from the repr of what holds it.
@@ -130,6 +135,15 @@ async def check_the_key_is_shown_nowhere(subject: Subject) -> None:
     key = subject.settings.key or ""
     subject.need(len(key) >= _SHORTEST_KEY, "has no account key")
     shown: dict[str, str] = {}
+    with _logged() as log:
+        await _show(subject, shown)
+    shown["log"] = "\n".join(log)
+    leaks = [where for where, text in shown.items() if key in text]
+    expect(not leaks, f"the account key is shown: {', '.join(leaks)}")
+
+
+async def _show(subject: Subject, shown: dict[str, str]) -> None:
+    """Put all that a plugin lets out into `shown`, by what it is."""
     async with opened(subject) as session:
         offer = await session.cheapest()
         machine = await session.provision(offer, session.order(offer))
@@ -152,8 +166,31 @@ async def check_the_key_is_shown_nowhere(subject: Subject) -> None:
         shown["events"] = repr(session.events)
         if subject.books.targets is not None:
             shown["path or query of a request"] = repr(list(subject.books.targets()))
-    leaks = [where for where, text in shown.items() if key in text]
-    expect(not leaks, f"the account key is shown: {', '.join(leaks)}")
+
+
+@contextmanager
+def _logged() -> Generator[list[str]]:
+    """All that any logger of the process says, however little it is worth."""
+    root, keeper = logging.getLogger(), _Keeper()
+    before = root.level
+    root.addHandler(keeper)
+    root.setLevel(logging.DEBUG)
+    try:
+        yield keeper.lines
+    finally:
+        root.setLevel(before)
+        root.removeHandler(keeper)
+
+
+class _Keeper(logging.Handler):
+    """Keeps what is logged, as text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(self.format(record))
 
 
 async def check_news_of_the_vendor_are_tolerated(subject: Subject) -> None:

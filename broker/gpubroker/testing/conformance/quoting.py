@@ -82,14 +82,14 @@ async def check_quote_can_be_asked_again(subject: Subject) -> None:
     """
     async with opened(subject) as session:
         before = subject.creates()
-        running = set(subject.books.running())
+        running = await session.running()
         first = {offer.id: offer for offer in await session.provider.quote(subject.requirements())}
         second = {offer.id: offer for offer in await session.provider.quote(subject.requirements())}
+        rented = await session.running() - running
     both = first.keys() & second.keys()
     expect(both, f"no id of {len(first)} offers is the same when they are asked for again")
     changed = [i for i in both if _thing(first[i]) != _thing(second[i])]
     expect(not changed, f"offers with the same id are different things: {changed[:3]}")
-    rented = set(subject.books.running()) - running
     expect(not rented and subject.creates() == before, "quote rented something")
 
 

@@ -23,14 +23,14 @@ async def check_one_create_for_each_order(subject: Subject) -> None:
     requests by itself: the plugin's own loops and its HTTP client's retries.
     """
     async with opened(subject) as session:
-        before, running = subject.creates(), set(subject.books.running())
+        before, running = subject.creates(), await session.running()
         machine = await session.rent()
         await session.vendor_has(
             machine.id,
             running=True,
             broken=f"provision returned {machine.id!r}, which the vendor does not have",
         )
-        made, creates = set(subject.books.running()) - running, subject.creates() - before
+        made, creates = await session.running() - running, subject.creates() - before
     expect(made == {machine.id}, f"one order made the machines {sorted(made)}")
     expect(creates == 1 or subject.books.creates is None, f"one order was sent {creates} times")
 
@@ -83,13 +83,13 @@ async def check_price_ceiling_is_kept(subject: Subject) -> None:
     subject.need(subject.paid, "costs nothing")
     async with opened(subject) as session:
         offer = await session.cheapest()
-        running = set(subject.books.running())
+        running = await session.running()
         ceiling = offer.price.hourly / 4
         order = session.order(offer, price_ceiling=ceiling)
         try:
             machine = await session.provision(offer, order)
         except ProviderError as error:
-            made = set(subject.books.running()) - running - {error.machine_id}
+            made = await session.running() - running - {error.machine_id}
             expect(not made, f"the order was refused, and made {sorted(made)}: {error}")
             expect(
                 error.kind is not ErrorKind.CREATE_UNKNOWN,
@@ -155,7 +155,7 @@ async def check_a_refusal_that_bills_names_its_machine(subject: Subject) -> None
     assert refuse is not None
     async with opened(subject) as session:
         offer = await session.cheapest()
-        running = set(subject.books.running())
+        running = await session.running()
         refuse()
         try:
             await session.provision(offer, session.order(offer))
@@ -163,7 +163,7 @@ async def check_a_refusal_that_bills_names_its_machine(subject: Subject) -> None
             named = error.machine_id
         else:
             raise AssertionError("provision took a refusal for a machine")
-        made = set(subject.books.running()) - running
+        made = await session.running() - running
         session.made |= made
     expect(made == {named}, f"the refusal left {sorted(made)} behind, and the error names {named}")
 
@@ -189,6 +189,23 @@ async def check_inventory_is_complete_or_raises(subject: Subject) -> None:
                 machine.id in listed,
                 f"{name}: inventory lacks a machine that runs, and does not raise",
             )
+
+
+async def check_inventory_is_read_each_time(subject: Subject) -> None:
+    """Every inventory asks the vendor anew; no list is remembered for the next call.
+
+    A list from before a create proves gone what has just been made, and one from before a release
+    keeps the broker waiting. Keep nothing between two calls: the broker asks no more often than
+    ``facts.poll_interval``.
+    """
+    targets = subject.books.targets
+    subject.need(targets, "nobody can see which requests arrive")
+    assert targets is not None
+    async with opened(subject) as session:
+        await session.shown(await session.rent())
+        before = len(targets())
+        await session.provider.inventory()
+        expect(len(targets()) > before, "inventory has an answer, and has not asked the vendor")
 
 
 async def check_inventory_lists_every_machine(subject: Subject) -> None:

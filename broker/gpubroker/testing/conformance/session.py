@@ -21,13 +21,16 @@ from gpubroker.model.offers import Offer
 from gpubroker.model.requirements import Requirements
 from gpubroker.plugins import Deadlines, Plugin, Provider, open_provider
 from gpubroker.policy.matching import reject
+from gpubroker.policy.pricing import worst_case
 from gpubroker.testing.conformance.subject import Subject
 from gpubroker.watchdog import Watchdog
 
 BLOCKING: Final = 0.25
 """Seconds for which a hook may keep the event loop from everything else."""
 
-_LIFETIME: Final = 900.0
+LIFETIME: Final = 900.0
+"""Seconds that a check's machine may live."""
+
 _LEAST_PAUSE: Final = 0.005
 
 
@@ -91,14 +94,14 @@ class Session:
         """A new order for an offer, as the broker makes one."""
         wanted = self.subject.requirements()
         order = Order(
-            mark=str(Mark.make(b"conformance", "aaaaaaaa", secrets.token_bytes(10))),
+            mark=stray_mark() if self.subject.account is None else self.subject.account.mark(),
             lease_id=f"conformance-{secrets.token_hex(6)}",
             image=wanted.image,
             disk=wanted.disk_gb,
             ports=wanted.ports,
             env=wanted.env,
             price_ceiling=offer.price.hourly if price_ceiling is None else price_ceiling,
-            deadline=time.time() + _LIFETIME,
+            deadline=time.time() + LIFETIME,
             public_key=_public_key() if self.provider.facts.ssh else "",
             nonce=secrets.token_hex(16),
             jobs=jobs,
@@ -108,6 +111,9 @@ class Session:
 
     async def provision(self, offer: Offer, order: Order) -> Machine:
         """One create, of a machine that is given up at the end of the session."""
+        account, facts = self.subject.account, self.provider.facts
+        if account is not None:
+            account.reserve(worst_case(offer.price, LIFETIME, facts))
         try:
             machine = await self.provider.provision(offer, order)
         except ProviderError as error:
@@ -116,6 +122,15 @@ class Session:
             raise
         self.made.add(machine.id)
         return machine
+
+    async def running(self) -> set[str]:
+        """Ids of the machines that bill, as the vendor's books have them."""
+        books = self.subject.books
+        if books.running is not None:
+            return set(books.running())
+        marks = {order.mark for order in self.orders}
+        listed = await self.listed()
+        return {m.id for m in listed.values() if m.id in self.made or m.mark in marks}
 
     async def rent(self) -> Machine:
         """The cheapest machine that there is."""
@@ -168,11 +183,10 @@ class Session:
 
     async def vendor_has(self, machine_id: str, *, running: bool, broken: str) -> None:
         """Wait until the vendor's books say that a machine runs, or that it does not."""
-        books = self.subject.books
         with anyio.move_on_after(self.subject.patience):
-            while (machine_id in books.running()) is not running:
+            while (machine_id in await self.running()) is not running:
                 await self.pause()
-        expect((machine_id in books.running()) is running, broken)
+        expect((machine_id in await self.running()) is running, broken)
 
     async def pause(self) -> None:
         """Wait as long as the broker does between two inventories."""
@@ -214,10 +228,18 @@ async def opened(subject: Subject) -> AsyncGenerator[Session]:
         finally:
             with anyio.CancelScope(shield=True), anyio.move_on_after(subject.patience):
                 await session.give_up()
+            if subject.account is not None:
+                with anyio.CancelScope(shield=True):
+                    await subject.account.settle(session)
 
 
 def _shown(listed: dict[str, Machine]) -> Sequence[tuple[str, str, str | None]]:
     return [(machine.id, str(machine.state), machine.mark) for machine in listed.values()]
+
+
+def stray_mark() -> str:
+    """A mark that no ledger knows: for machines of a vendor that ends with the check."""
+    return str(Mark.make(b"conformance", "aaaaaaaa", secrets.token_bytes(10)))
 
 
 def _public_key() -> str:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gpubroker.hookspecs import AccountSettings
 from gpubroker.model.requirements import Requirements
 from gpubroker.plugins import Factory
+
+if TYPE_CHECKING:
+    from gpubroker.testing.conformance.real import RealAccount
 
 Do = Callable[[], object]
 """Makes something happen at the vendor, and returns once it will."""
@@ -24,11 +28,13 @@ class VendorBooks:
 
     Attributes:
         running: ids of the machines that exist and bill at this moment, shown to anybody or not.
+            ``None`` on a real account, whose books nobody can see: there the plugin's own list is
+            believed about the machines that a check has ordered.
         creates: how many requests to create a machine have arrived so far.
         targets: the path and the query of every request so far, in order.
     """
 
-    running: Callable[[], Collection[str]]
+    running: Callable[[], Collection[str]] | None
     creates: Callable[[], int] | None = None
     targets: Callable[[], Sequence[str]] | None = None
 
@@ -82,7 +88,9 @@ class Subject:
         bills_disk: more disk costs more.
         runs_jobs: it runs the jobs of an order by itself where it can, without SSH.
         announces: the log of a machine that runs shows the order's nonce.
-        unknown_id: what an id looks like, of a machine that never was.
+        unknown_id: what an id looks like, of a machine that never was; ``None`` where any could
+            be somebody's.
+        account: the real account that this is, and what may be spent there.
         patience: seconds that anything may take which a vendor does later: to list a machine, to
             boot it, to end it.
     """
@@ -92,7 +100,7 @@ class Subject:
     settings: AccountSettings
     wanted: Mapping[str, Any]
     books: VendorBooks
-    unknown_id: str
+    unknown_id: str | None
     troubles: Troubles = field(default_factory=Troubles)
     paid: bool = True
     ssh: bool = False
@@ -104,6 +112,7 @@ class Subject:
     bills_disk: bool = False
     runs_jobs: bool = False
     announces: bool = False
+    account: RealAccount | None = None
     patience: float = 10.0
 
     def requirements(self, **changes: Any) -> Requirements:
@@ -122,3 +131,7 @@ class Subject:
     def creates(self) -> int:
         """How many creates have arrived so far; always 0 where nobody counts them."""
         return 0 if self.books.creates is None else self.books.creates()
+
+
+SubjectMaker = Callable[[], AbstractContextManager[Subject]]
+"""Makes a vendor and a subject on it, for one check; leaving it, the vendor ends."""

@@ -86,6 +86,10 @@ class ProviderConformance:
         """A list that may lack a machine is an error, never a shorter list."""
         await _keeps(renting.check_inventory_is_complete_or_raises, subject)
 
+    async def test_inventory_is_read_each_time(self, subject: Subject) -> None:
+        """Every inventory asks the vendor anew; no list is remembered for the next call."""
+        await _keeps(renting.check_inventory_is_read_each_time, subject)
+
     async def test_inventory_lists_every_machine(self, subject: Subject) -> None:
         """Machines that this broker did not order are listed as well, marked or not."""
         await _keeps(renting.check_inventory_lists_every_machine, subject)
@@ -159,7 +163,7 @@ class ProviderConformance:
         await _keeps(manners.check_what_was_cancelled_can_be_asked_again, subject)
 
     async def test_the_key_is_shown_nowhere(self, subject: Subject) -> None:
-        """The account key is in no event, error, repr, path or query, even where the vendor quotes it."""
+        """The account key is in no log, error, repr, path or query, even where the vendor quotes it."""
         await _keeps(manners.check_the_key_is_shown_nowhere, subject)
 
     async def test_news_of_the_vendor_are_tolerated(self, subject: Subject) -> None:

@@ -3,18 +3,36 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from functools import partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-import httpx
+from gpubroker.testing.conformance.session import expect
+from gpubroker.testing.conformance.subject import Do, VendorBooks
 
-from gpubroker.testing.conformance import Do, VendorBooks
-from gpubroker.testing.emulation import EmulatedVendor
+if TYPE_CHECKING:
+    import httpx
 
-Cloud = EmulatedVendor[Any, Any]
+    from gpubroker.testing.emulation import EmulatedVendor
+
+    Cloud = EmulatedVendor[Any, Any]
+
 Fault = tuple[str, Mapping[str, Any]]
 """A fault of the API, and its options."""
+
+
+@contextmanager
+def served(cloud: Cloud) -> Generator[None]:
+    """The emulator runs; at the end nothing bills, and the account key leaked nowhere.
+
+    Raises:
+        AssertionError: something does, or it did.
+    """
+    with cloud:
+        yield
+        expect(not cloud.leaks, f"the account key leaked: {cloud.leaks}")
+        expect(not cloud.billing_now(), f"left behind, and billing: {cloud.billing_now()}")
 
 
 def books_of(cloud: Cloud) -> VendorBooks:
@@ -44,6 +62,8 @@ def second_page_fails(cloud: Cloud, first: Mapping[str, Any]) -> None:
 
 def owner(cloud: Cloud) -> httpx.Client:
     """The owner of the account, who uses another tool."""
+    import httpx
+
     headers = {"Authorization": f"Bearer {cloud.key}", "User-Agent": "another-tool/1.0"}
     return httpx.Client(base_url=cloud.url, headers=headers, trust_env=False)
 
