@@ -8,6 +8,7 @@ from typing import Any, Final, Generic, Literal, TypeVar
 
 from gpubroker.errors import InvalidValue
 from gpubroker.model.machines import MachineState
+from gpubroker.model.money import Money
 
 T = TypeVar("T")
 
@@ -149,6 +150,7 @@ class Script:
         self.delays = {hook: Steps[float](told) for hook in HOOKS}
         self.shortages = Steps[str | None](told)
         self.revocations = Steps[float](told)
+        self.rises = Steps[Money](told)
         self.boots = Steps[Boot](told)
         self.preemptions = Steps[float](told)
         self.vanishings = Steps[float](told)
@@ -161,11 +163,13 @@ class Script:
         self.machine_sends = Steps[Mapping[str, bytes]](told)
         self.setup_seconds = Steps[float](told)
         self.setup_exits = Steps[int](told)
+        self.unexpected: set[Hook] = set()
 
     def end(self) -> None:
         """Nothing that was told holds any more."""
         for step in self._told:
             step.times, step.until = step.used, None
+        self.unexpected.clear()
 
     def happened(self) -> list[str]:
         """What was told and held for some call."""

@@ -80,6 +80,9 @@ class Vendor:
         """Create a machine. It exists, and bills, before the answer is under way."""
         self._check_order(order)
         now = self.now()
+        risen = self.script.rises.take(now)
+        if risen is not None and offer.id in self.offers:
+            self.raise_price(offer.id, risen)
         machine, turn = self._decide(offer, order, self._next_turn("provision"), now)
         machine_id = machine.id if machine else None
         self.books.creates.append(
@@ -175,12 +178,19 @@ class Vendor:
             machine.destroy(self.now())
         await anyio.lowlevel.checkpoint()
 
+    def raise_price(self, offer_id: str, price: Money) -> None:
+        """From now on an offer costs so many USD per hour, disk aside."""
+        known = self.offers[offer_id]
+        self.offers[offer_id] = replace(known, price=replace(known.price, machine=price))
+
     # ----------------------------------------------------------------------------------------
     # Answering as told
     # ----------------------------------------------------------------------------------------
 
     def _next_turn(self, hook: Hook) -> Turn | None:
         self.calls[hook] += 1
+        if hook in self.script.unexpected:
+            self.misuses.append(f"an unexpected call of {hook}")
         now = self.now()
         revoked = next(self.script.revocations.holding(now), None)
         if revoked is not None and reached(revoked.effect, now):

@@ -52,8 +52,11 @@ class VirtualEventLoop(asyncio.SelectorEventLoop):
     """
 
     def __init__(self) -> None:
-        self._jumping = _JumpingSelector(self._waiting)
+        self._jumping = self._make_selector()
         super().__init__(self._jumping)
+
+    def _make_selector(self) -> JumpingSelector:
+        return JumpingSelector(self._waiting)
 
     def time(self) -> float:
         """Virtual seconds since the loop was made."""
@@ -78,7 +81,7 @@ class VirtualEventLoop(asyncio.SelectorEventLoop):
         )
 
 
-class _JumpingSelector(selectors.DefaultSelector):
+class JumpingSelector(selectors.DefaultSelector):
     """Where a real selector would wait for the next timer, this one moves the clock to it."""
 
     def __init__(self, waiting: Callable[[], list[str]]) -> None:
