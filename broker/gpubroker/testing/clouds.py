@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from gpubroker.broker import AsyncBroker
 from gpubroker.model.money import ZERO, Money
@@ -15,6 +15,9 @@ from gpubroker.testing.scenarios import Scenario, market, scenario
 from gpubroker.testing.scripted import ScriptedCloud
 from gpubroker.testing.virtual_thread import VirtualBroker, VirtualThread
 from gpubroker.testing.virtual_time import VirtualWallClock
+
+#: Seconds, of virtual time.
+_PATIENCE: Final = 600.0
 
 
 class Clouds(Mapping[str, ScriptedCloud]):
@@ -104,19 +107,28 @@ class Clouds(Mapping[str, ScriptedCloud]):
 
         Args:
             options: those of `gpubroker.AsyncBroker`. Left out, the ledger is in memory, the
-                budget 5 USD per job, and ids repeat from run to run.
+                budget 5 USD per job, ids repeat from run to run, and closing waits ten minutes until
+            everything is proven gone.
         """
-        return AsyncBroker(**self._options(options))
+        return AsyncBroker(**self.options(**options))
 
     def broker(self, **options: Any) -> Broker:
         """The same for synchronous code. Its clock moves only while a call is in progress."""
-        return VirtualBroker(self.thread, **self._options(options))
+        return VirtualBroker(self.thread, **self.options(**options))
 
-    def _options(self, given: Mapping[str, Any]) -> dict[str, Any]:
+    def options(self, **given: Any) -> dict[str, Any]:
+        """The options of one more broker that rents here: those given, over what is usual here."""
         # Two brokers of one seed would draw the same ids, and take each other's machines for theirs.
         self._brokers += 1
-        usual = {"ledger": ":memory:", "budget": "5", "plugins": self.plugins, "now": self.now}
-        return {**usual, "seed": self._brokers, **given}
+        return {
+            "ledger": ":memory:",
+            "budget": "5",
+            "plugins": self.plugins,
+            "now": self.now,
+            "seed": self._brokers,
+            "close_wait": _PATIENCE,
+            **given,
+        }
 
     # ----------------------------------------------------------------------------------------
     # What became of it
@@ -143,7 +155,7 @@ class Clouds(Mapping[str, ScriptedCloud]):
         _together(cloud.assert_all_well for cloud in self.values())
 
 
-def _together(checks: Any) -> None:
+def _together(checks: Iterable[Callable[[], None]]) -> None:
     problems: list[str] = []
     for check in checks:
         try:
