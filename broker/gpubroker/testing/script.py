@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Generic, Literal, TypeVar
@@ -49,9 +50,14 @@ class Step(Generic[T]):
     until: float | None = None
     used: int = 0
 
+    @property
+    def used_up(self) -> bool:
+        """Whether it has held for as many calls as it was told for."""
+        return self.until is None and self.used >= self.times
+
     def over(self, at: float) -> bool:
         """Whether it holds for no further call."""
-        return self.used >= self.times if self.until is None else reached(self.until, at)
+        return self.used_up if self.until is None else reached(self.until, at)
 
     @property
     def left_over(self) -> str:
@@ -72,7 +78,7 @@ class Steps(Generic[T]):
 
     def __init__(self, told: list[Step[Any]]) -> None:
         self._told = told
-        self._steps: list[Step[T]] = []
+        self._steps: deque[Step[T]] = deque()
 
     def add(
         self, verb: str, effect: T, *, times: int | None = None, until: float | None = None
@@ -90,6 +96,8 @@ class Steps(Generic[T]):
 
     def take(self, at: float) -> T | None:
         """What holds for a call at this time, if anything does; used up by one."""
+        while self._steps and self._steps[0].used_up:
+            self._steps.popleft()
         step = next(self.holding(at), None)
         if step is None:
             return None

@@ -157,7 +157,7 @@ class ScriptedCloud(Story):
     ) -> None:
         """The account has a machine that was not ordered through this cloud's hooks."""
         now = self.now()
-        self._vendor.books.machines[id] = RentedMachine(
+        machine = RentedMachine(
             id=id,
             offer_id="",
             price=Price(machine=Money(price)),
@@ -167,6 +167,7 @@ class ScriptedCloud(Story):
             mark=mark,
             foreign=True,
         )
+        self._vendor.books.add(machine)
 
     # ----------------------------------------------------------------------------------------
     # The oracle
@@ -296,6 +297,6 @@ class ScriptedPlugin:
         await self._vendor.release(machine.id)
 
     @hookimpl
-    async def charges(self) -> Sequence[Charge]:
+    async def charges(self, since: float = 0.0) -> Sequence[Charge]:
         """See `gpubroker.hookspecs.charges`."""
-        return await self._vendor.charges()
+        return await self._vendor.charges(since)
