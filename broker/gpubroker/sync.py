@@ -6,13 +6,20 @@ pre-fork servers, and inside a running event loop (which it blocks, as any synch
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import os
 import threading
 import time
 from collections.abc import Awaitable, Callable, Collection, Generator, Iterable, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    contextmanager,
+    nullcontext,
+    suppress,
+)
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
@@ -52,6 +59,18 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+def call_in_progress() -> AbstractContextManager[None]:
+    """Says, inside the event loop, that a synchronous caller waits for it.
+
+    A loop in virtual time has a method of this name, and moves its clock only meanwhile.
+    """
+    loop = asyncio.get_running_loop()
+    said: Callable[[], AbstractContextManager[None]] = getattr(
+        loop, "call_in_progress", nullcontext
+    )
+    return said()
+
+
 @contextmanager
 def within(portal: BlockingPortal, context: AbstractAsyncContextManager[T]) -> Generator[T]:
     """Stay in an async context manager while a ``with`` block runs.
@@ -65,9 +84,10 @@ def within(portal: BlockingPortal, context: AbstractAsyncContextManager[T]) -> G
 
     async def stay() -> None:
         try:
-            value = await context.__aenter__()
-            leave = anyio.Event()
-            entered.set_result((value, leave))
+            with call_in_progress():
+                value = await context.__aenter__()
+                leave = anyio.Event()
+                entered.set_result((value, leave))
             try:
                 await leave.wait()
             except BaseException as ended_early:
@@ -75,9 +95,10 @@ def within(portal: BlockingPortal, context: AbstractAsyncContextManager[T]) -> G
                 await context.__aexit__(type(ended_early), ended_early, ended_early.__traceback__)
                 raise
             error = left_by[0] if left_by else None
-            await context.__aexit__(
-                type(error) if error else None, error, error.__traceback__ if error else None
-            )
+            with call_in_progress():
+                await context.__aexit__(
+                    type(error) if error else None, error, error.__traceback__ if error else None
+                )
         finally:
             ended.set()
 
@@ -396,7 +417,7 @@ class Broker:
         return self
 
     def _open(self) -> None:
-        portal_context = start_blocking_portal("asyncio", name="gpubroker")
+        portal_context = self._start_portal()
         portal = portal_context.__enter__()
         broker_context = within(portal, self._broker)
         try:
@@ -407,6 +428,10 @@ class Broker:
         self._contexts = [broker_context, portal_context]
         self._portal, self._pid = portal, os.getpid()
         _open_brokers.add(self)
+
+    def _start_portal(self) -> AbstractContextManager[BlockingPortal]:
+        """The event loop that this broker works in. Tests in virtual time put theirs in its place."""
+        return start_blocking_portal("asyncio", name="gpubroker")
 
     def close(self, patience: float | None = None) -> None:
         """Give up everything held, wait until it is proven gone, and close. Again does nothing.
@@ -450,7 +475,8 @@ class Broker:
             raise BrokerClosed("the broker is closed; make a new one")
 
         async def call() -> T:
-            return await function(*args, **kwargs)
+            with call_in_progress():
+                return await function(*args, **kwargs)
 
         future = portal.start_task_soon(call)
         try:

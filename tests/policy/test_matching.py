@@ -246,6 +246,14 @@ class TestNumbersThatAreNone:
             "expired",
         )
 
+    @pytest.mark.parametrize("rejected", [offer(count=2), offer(None), offer(vram=4)])
+    def test_a_reason_with_a_whole_number_survives_json(self, rejected: Offer) -> None:
+        """A count is a whole number, and a vendor may say an amount as one: no complaint is made."""
+        found = reject(rejected, Requirements(count=1, vram=8), PAID, NOW)
+
+        assert found is not None
+        assert from_json(Rejection, to_json(Rejection, found)) == found
+
     @pytest.mark.parametrize("number", [math.nan, math.inf])
     def test_a_reason_with_such_a_number_survives_json(self, number: float) -> None:
         """The reason is kept as words, since JSON has no such numbers."""

@@ -135,7 +135,9 @@ def _amount(constraint: Constraint, name: str, wanted: Range, unit: str) -> Chec
         if offered is not None and not math.isfinite(offered):
             # JSON has no such number: the reason would not come back as it was.
             return Rejection(constraint, text, f"{offered}{unit}")
-        return Rejection(constraint, text, offered, unit)
+        # As the reason is read back: a whole number is a number like any other.
+        known = None if offered is None else float(offered)
+        return Rejection(constraint, text, known, unit)
 
     answers = _Answers(answer)
     return lambda offer: answers[offered_of(offer)]

@@ -169,10 +169,41 @@ class Books:
     creates: list[CreateRequest] = field(default_factory=list[CreateRequest])
     destroys: list[DestroyRequest] = field(default_factory=list[DestroyRequest])
     runs: list[JobRun] = field(default_factory=list[JobRun])
+    _current: list[RentedMachine] = field(default_factory=list[RentedMachine])
+    _marks: set[str] = field(default_factory=set[str])
+    _jobs: dict[str, JobRun] = field(default_factory=dict[str, JobRun])
+
+    def add(self, machine: RentedMachine) -> None:
+        """One more machine of the account."""
+        self.machines[machine.id] = machine
+        self._current.append(machine)
+
+    def current(self, at: float) -> list[RentedMachine]:
+        """Every machine that has not ended, in the order in which they came; some are to come."""
+        self._current = [m for m in self._current if not reached(m.ended_at, at)]
+        return self._current
 
     def existing(self, at: float, *, foreign: bool = False) -> Iterator[RentedMachine]:
         """The machines that exist and bill: those that were ordered here, or the others."""
-        return (m for m in self.machines.values() if m.exists(at) and m.foreign is foreign)
+        return (m for m in self.current(at) if m.exists(at) and m.foreign is foreign)
+
+    def create(self, request: CreateRequest) -> None:
+        """A create was received."""
+        self.creates.append(request)
+        self._marks.add(request.order.mark)
+
+    def asked_before(self, mark: str) -> bool:
+        """Whether a create with this mark was received."""
+        return mark in self._marks
+
+    def start(self, run: JobRun) -> None:
+        """A job was started."""
+        self.runs.append(run)
+        self._jobs[run.job_id] = self._jobs[run.machine_id] = run
+
+    def latest(self, of: str) -> JobRun | None:
+        """The latest run of a job, or on a machine, by its id."""
+        return self._jobs.get(of)
 
     def billed(self, at: float, facts: ProviderFacts) -> Money:
         """USD that the machines ordered here have cost."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Generic, Literal, TypeVar
 
 from gpubroker.errors import InvalidValue
 from gpubroker.model.machines import MachineState
+from gpubroker.model.money import Money
 
 T = TypeVar("T")
 
@@ -48,9 +50,14 @@ class Step(Generic[T]):
     until: float | None = None
     used: int = 0
 
+    @property
+    def used_up(self) -> bool:
+        """Whether it has held for as many calls as it was told for."""
+        return self.until is None and self.used >= self.times
+
     def over(self, at: float) -> bool:
         """Whether it holds for no further call."""
-        return self.used >= self.times if self.until is None else reached(self.until, at)
+        return self.used_up if self.until is None else reached(self.until, at)
 
     @property
     def left_over(self) -> str:
@@ -71,7 +78,7 @@ class Steps(Generic[T]):
 
     def __init__(self, told: list[Step[Any]]) -> None:
         self._told = told
-        self._steps: list[Step[T]] = []
+        self._steps: deque[Step[T]] = deque()
 
     def add(
         self, verb: str, effect: T, *, times: int | None = None, until: float | None = None
@@ -89,6 +96,8 @@ class Steps(Generic[T]):
 
     def take(self, at: float) -> T | None:
         """What holds for a call at this time, if anything does; used up by one."""
+        while self._steps and self._steps[0].used_up:
+            self._steps.popleft()
         step = next(self.holding(at), None)
         if step is None:
             return None
@@ -149,6 +158,7 @@ class Script:
         self.delays = {hook: Steps[float](told) for hook in HOOKS}
         self.shortages = Steps[str | None](told)
         self.revocations = Steps[float](told)
+        self.rises = Steps[Money](told)
         self.boots = Steps[Boot](told)
         self.preemptions = Steps[float](told)
         self.vanishings = Steps[float](told)
@@ -161,11 +171,13 @@ class Script:
         self.machine_sends = Steps[Mapping[str, bytes]](told)
         self.setup_seconds = Steps[float](told)
         self.setup_exits = Steps[int](told)
+        self.unexpected: set[Hook] = set()
 
     def end(self) -> None:
         """Nothing that was told holds any more."""
         for step in self._told:
             step.times, step.until = step.used, None
+        self.unexpected.clear()
 
     def happened(self) -> list[str]:
         """What was told and held for some call."""

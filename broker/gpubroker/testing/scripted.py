@@ -3,13 +3,15 @@
 ::
 
     now = VirtualWallClock()
-    cloud = ScriptedCloud(now=now, offers=[offer("RTX 4090", "0.40"), offer("A100", "1.20")])
-    cloud.out_of_capacity("RTX 4090", until=now() + 300)
-    cloud.next_create_loses_reply()
-    ...                                     # a broker whose provider factory is cloud.factory
-    cloud.assert_nothing_running()
-    assert cloud.billed == Money("0.02")
-    cloud.assert_script_used()
+    offers = [offer("RTX 4090", "0.40"), offer("A100", "1.20")]
+    with ScriptedCloud(now=now, offers=offers) as cloud:
+        cloud.out_of_capacity("RTX 4090", until=now() + 300)
+        cloud.next_create_loses_reply()
+        ...                                 # a broker whose provider factory is cloud.factory
+        assert cloud.billed == Money("0.02")
+
+Leaving the block without an error fails if a machine still bills, if something was told that never
+happened, or if the broker broke its side of the contract.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
 from gpubroker.hookspecs import AccountSettings, Emit, hookimpl
 from gpubroker.model.charges import Charge
@@ -52,7 +55,8 @@ class ScriptedCloud(Story):
         offers: what there is to rent, each any number of times.
         waker: for machines that are destroyed from another event loop than their jobs are run in:
             makes what sets an event in the loop that runs now, and may be called from any.
-
+        strict: whether what was told and never happened is a failure where all is checked at once,
+            by `assert_all_well` or at the end of a ``with`` block.
     """
 
     def __init__(
@@ -63,13 +67,27 @@ class ScriptedCloud(Story):
         facts: ProviderFacts = _PAID,
         offers: Iterable[Offer] = (),
         waker: Waker = lambda event: event.set,
+        strict: bool = True,
     ) -> None:
         super().__init__(now)
         self.name = name
+        self.strict = strict
         self.facts = facts
         self._vendor = Vendor(name, now, facts, self.script, waker)
         for offer in offers:
             self.add_offer(offer)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self.assert_all_well()
 
     def factory(self, settings: AccountSettings, emit: Emit) -> ScriptedPlugin:
         """What the broker calls to get a plugin; each call makes one."""
@@ -107,8 +125,7 @@ class ScriptedCloud(Story):
             if silently:
                 self._vendor.silent_prices[known.id] = Money(price)
             else:
-                risen = replace(known.price, machine=Money(price))
-                offers[known.id] = replace(known, price=risen)
+                self._vendor.raise_price(known.id, Money(price))
 
     def machine_costs(self, price: Money | str, machine_id: str) -> None:
         """From now on inventories say that this machine costs so much per hour (USD).
@@ -140,7 +157,7 @@ class ScriptedCloud(Story):
     ) -> None:
         """The account has a machine that was not ordered through this cloud's hooks."""
         now = self.now()
-        self._vendor.books.machines[id] = RentedMachine(
+        machine = RentedMachine(
             id=id,
             offer_id="",
             price=Price(machine=Money(price)),
@@ -150,6 +167,7 @@ class ScriptedCloud(Story):
             mark=mark,
             foreign=True,
         )
+        self._vendor.books.add(machine)
 
     # ----------------------------------------------------------------------------------------
     # The oracle
@@ -212,12 +230,23 @@ class ScriptedCloud(Story):
         """Fail if a machine that was ordered here exists, or is still to come of a lost create."""
         now = self.now()
         left = [
-            f"{machine.id} ({machine.state(now)})"
+            f"{machine.id} ({machine.state(now)}, {machine.billed(now, self.facts)} so far,"
+            f" {now - machine.created_at:.0f} s after it was ordered)"
             for machine in self._vendor.books.machines.values()
             if not machine.foreign and not reached(machine.ended_at, now)
         ]
         if left:
             raise AssertionError(f"{self.name} still bills for {', '.join(left)}")
+
+    def assert_all_well(self) -> None:
+        """Fail if anything is left that one of the other three would fail for.
+
+        Where the cloud is not `strict`, a story that was not used up is none of it.
+        """
+        self.assert_nothing_running()
+        self.assert_contract_kept()
+        if self.strict:
+            self.assert_script_used()
 
     def assert_script_used(self) -> None:
         """Fail if something was told that never happened."""
@@ -268,6 +297,6 @@ class ScriptedPlugin:
         await self._vendor.release(machine.id)
 
     @hookimpl
-    async def charges(self) -> Sequence[Charge]:
+    async def charges(self, since: float = 0.0) -> Sequence[Charge]:
         """See `gpubroker.hookspecs.charges`."""
-        return await self._vendor.charges()
+        return await self._vendor.charges(since)

@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from gpubroker.errors import CreateUnknown, ErrorKind, ProviderError, Scope
 from gpubroker.model.machines import MachineState
+from gpubroker.model.money import Money
 from gpubroker.testing.script import (
+    HOOKS,
     Boot,
     DoesNothing,
     Fails,
@@ -114,6 +116,16 @@ class Story:
     ) -> None:
         """The machine is created and bills at once; the answer comes later."""
         self._delay("provision", f"create_takes({seconds:g})", seconds, times, until)
+
+    def price_rises_before_create(
+        self, price: Money | str, *, times: int | None = None, until: float | None = None
+    ) -> None:
+        """As the create arrives, its offer costs this much per hour (USD), disk aside, and stays so.
+
+        A create whose ceiling is lower is refused.
+        """
+        verb = f"price_rises_before_create({price})"
+        self.script.rises.add(verb, Money(price), times=times, until=until)
 
     # ----------------------------------------------------------------------------------------
     # The next machine's life
@@ -238,6 +250,22 @@ class Story:
         start = self.now() if at is None else at
         self.script.revocations.add("revoke_key()", start, until=until)
 
+    def rate_limited(
+        self,
+        hook: Hook = "provision",
+        *,
+        retry_after: float | None = None,
+        times: int | None = None,
+        until: float | None = None,
+    ) -> None:
+        """The next call of `hook` came too soon, and does nothing: status 429.
+
+        Args:
+            retry_after: the seconds to wait that the answer names; ``None`` if it names none.
+        """
+        turn = _failing("too many requests", ErrorKind.RATE_LIMIT, Scope.PROVIDER, retry_after)
+        self._turn(hook, f"rate_limited({hook})", turn, times, until)
+
     # ----------------------------------------------------------------------------------------
     # Jobs
     # ----------------------------------------------------------------------------------------
@@ -335,6 +363,13 @@ class Story:
     ) -> None:
         """The next call of `hook` never returns."""
         self._turn(hook, f"next_call_hangs({hook})", Hangs(), times, until)
+
+    def expects_no(self, *hooks: Hook) -> None:
+        """From now on a call of these hooks, of any where none is named, breaks the story.
+
+        It is answered as ever; `assert_contract_kept` names it.
+        """
+        self.script.unexpected.update(hooks or HOOKS)
 
     @property
     def told(self) -> Sequence[str]:

@@ -80,17 +80,20 @@ class Vendor:
         """Create a machine. It exists, and bills, before the answer is under way."""
         self._check_order(order)
         now = self.now()
+        risen = self.script.rises.take(now)
+        if risen is not None and offer.id in self.offers:
+            self.raise_price(offer.id, risen)
         machine, turn = self._decide(offer, order, self._next_turn("provision"), now)
         machine_id = machine.id if machine else None
-        self.books.creates.append(
+        self.books.create(
             CreateRequest(at=now, offer_id=offer.id, order=order, machine_id=machine_id)
         )
         await self._answer("provision", turn, machine_id)
         assert machine is not None
         return machine.seen(self.now())
 
-    async def charges(self) -> list[Charge]:
-        """What each machine has cost so far."""
+    async def charges(self, since: float) -> list[Charge]:
+        """What each machine has cost so far that had not ended by then, in Unix seconds."""
         await self._answer("charges", self._next_turn("charges"))
         if not self.billing:
             return []
@@ -100,6 +103,7 @@ class Vendor:
                 amount=machine.billed(self.now(), self.facts) + self.surcharge,
             )
             for machine in self.books.machines.values()
+            if machine.ended_at >= since
         ]
 
     async def inventory(self) -> list[Machine]:
@@ -111,7 +115,7 @@ class Vendor:
         now = self.now()
         return [
             machine.seen(now)
-            for machine in self.books.machines.values()
+            for machine in self.books.current(now)
             if machine.exists(now) and reached(machine.visible_at, now)
         ]
 
@@ -140,7 +144,7 @@ class Vendor:
             env=dict(io.env),
             in_home=io.in_home,
         )
-        self.books.runs.append(run)
+        self.books.start(run)
         try:
             run.outcome = await perform(performance, machine, job, io, self.now, self._waker)
         finally:
@@ -175,12 +179,19 @@ class Vendor:
             machine.destroy(self.now())
         await anyio.lowlevel.checkpoint()
 
+    def raise_price(self, offer_id: str, price: Money) -> None:
+        """From now on an offer costs so many USD per hour, disk aside."""
+        known = self.offers[offer_id]
+        self.offers[offer_id] = replace(known, price=replace(known.price, machine=price))
+
     # ----------------------------------------------------------------------------------------
     # Answering as told
     # ----------------------------------------------------------------------------------------
 
     def _next_turn(self, hook: Hook) -> Turn | None:
         self.calls[hook] += 1
+        if hook in self.script.unexpected:
+            self.misuses.append(f"an unexpected call of {hook}")
         now = self.now()
         revoked = next(self.script.revocations.holding(now), None)
         if revoked is not None and reached(revoked.effect, now):
@@ -265,7 +276,7 @@ class Vendor:
         preempted = self.script.preemptions.take(now)
         if preempted is not None:
             machine.preempted_at = machine.up_at + preempted
-        self.books.machines[machine.id] = machine
+        self.books.add(machine)
         return machine
 
     # ----------------------------------------------------------------------------------------
@@ -273,17 +284,17 @@ class Vendor:
     # ----------------------------------------------------------------------------------------
 
     def _check_order(self, order: Order) -> None:
-        if any(order.mark == earlier.order.mark for earlier in self.books.creates):
+        if self.books.asked_before(order.mark):
             self.misuses.append(f"a create with the mark {order.mark} was sent again")
 
     def _check_run(self, machine_id: str, state: MachineState, io: JobIO) -> None:
         if state is MachineState.BOOTING:
             self.misuses.append(f"job {io.job_id} was sent to {machine_id}, which is not ready")
-        for run in self.books.runs:
-            if run.job_id == io.job_id:
-                self.misuses.append(f"job {io.job_id} was started again")
-            if run.machine_id == machine_id and run.ended_at is None:
-                self.misuses.append(f"two jobs at once on {machine_id}")
+        if self.books.latest(io.job_id) is not None:
+            self.misuses.append(f"job {io.job_id} was started again")
+        latest = self.books.latest(machine_id)
+        if latest is not None and latest.ended_at is None:
+            self.misuses.append(f"two jobs at once on {machine_id}")
 
 
 def _refused(message: str, kind: ErrorKind, scope: Scope) -> Fails:

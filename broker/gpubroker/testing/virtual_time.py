@@ -12,16 +12,18 @@ wait for ever: that is `VirtualDeadlock`.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 import math
 import selectors
+import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from types import FrameType
-from typing import Any, Final, Literal, TypeVar, TypeVarTuple, Unpack
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, TypeVarTuple, Unpack, cast
 
 import anyio
-from anyio.lowlevel import RunVar
+
+if TYPE_CHECKING:
+    from trio.abc import Clock
 
 BackendName = Literal["asyncio", "trio"]
 VirtualBackend = tuple[BackendName, dict[str, Any]]
@@ -52,8 +54,11 @@ class VirtualEventLoop(asyncio.SelectorEventLoop):
     """
 
     def __init__(self) -> None:
-        self._jumping = _JumpingSelector(self._waiting)
+        self._jumping = self._make_selector()
         super().__init__(self._jumping)
+
+    def _make_selector(self) -> JumpingSelector:
+        return JumpingSelector(self._waiting)
 
     def time(self) -> float:
         """Virtual seconds since the loop was made."""
@@ -78,7 +83,7 @@ class VirtualEventLoop(asyncio.SelectorEventLoop):
         )
 
 
-class _JumpingSelector(selectors.DefaultSelector):
+class JumpingSelector(selectors.DefaultSelector):
     """Where a real selector would wait for the next timer, this one moves the clock to it."""
 
     def __init__(self, waiting: Callable[[], list[str]]) -> None:
@@ -110,20 +115,22 @@ class VirtualWallClock:
         self._base = start
         self._zero = 0.0
         self._loop_time: Callable[[], float] = lambda: 0.0
-        self._bound: RunVar[bool] = RunVar(f"gpubroker-wall-clock-{id(self)}", default=False)
+        self._loop: object = None
 
     def __call__(self) -> float:
-        with contextlib.suppress(RuntimeError):  # no event loop runs
-            if not self._bound.get():
-                self._bind()
+        loop = _current_loop()
+        if loop is not None and loop is not self._loop:
+            self._bind(loop)
         return self._base + (self._loop_time() - self._zero)
 
-    def _bind(self) -> None:
+    def _bind(self, loop: asyncio.AbstractEventLoop | Clock) -> None:
         """Go on from the last reading, with the time of the loop that runs now."""
         self._base += self._loop_time() - self._zero
-        self._loop_time = _current_loop_time()
+        self._loop = loop
+        self._loop_time = (
+            loop.time if isinstance(loop, asyncio.AbstractEventLoop) else loop.current_time
+        )
         self._zero = self._loop_time()
-        self._bound.set(True)
 
     def jump(self, seconds: float) -> None:
         """Shift the wall clock and not the event loop: a laptop that slept, or a clock set anew.
@@ -135,14 +142,16 @@ class VirtualWallClock:
         self._base += seconds
 
 
-def _current_loop_time() -> Callable[[], float]:
-    """Reads the time of the loop that runs now, even after it has ended."""
+def _current_loop() -> asyncio.AbstractEventLoop | Clock | None:
+    """What tells the time here: asyncio's loop, trio's clock, or nothing."""
     try:
-        return asyncio.get_running_loop().time
+        return asyncio.get_running_loop()
     except RuntimeError:
-        import trio
-
-        return trio.lowlevel.current_clock().current_time
+        trio = sys.modules.get("trio")
+    try:
+        return None if trio is None else cast("Clock", trio.lowlevel.current_clock())
+    except RuntimeError:
+        return None
 
 
 def virtual_backend(name: BackendName) -> VirtualBackend:
