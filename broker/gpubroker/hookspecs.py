@@ -30,6 +30,8 @@ cancelled at any ``await``; the broker then treats the answer as unknown. A hook
 raises `gpubroker.ProviderError`; any other exception is taken as a fault of the plugin. A plugin
 must never block the event loop: one that does is named.
 
+`gpubroker new-provider` begins a plugin that works; docs/providers.md goes through it part by part.
+
 This is version 1 of the contract, the first one. A plugin says in its attribute ``contract`` which
 version it was written for; one that does not say was written for this first one. A plugin for a
 version that this gpubroker does not know is not opened, and `gpubroker providers` says which of the
