@@ -33,9 +33,13 @@ LOADING = {
 
 
 class Program:
-    """``gpubroker``, with its ledger, its local leases and its working directory under `home`."""
+    """``gpubroker``, with its ledger, its local leases and its working directory under `home`.
 
-    def __init__(self, home: Path, warm: Warm) -> None:
+    Args:
+        warm: what has loaded it already; without, each command loads it anew.
+    """
+
+    def __init__(self, home: Path, warm: Warm | None = None) -> None:
         self._warm = warm
         self.home = home
         self.ledger = home / "ledger.db"
@@ -55,7 +59,17 @@ class Program:
 
     def __call__(self, *words: str, **env: str) -> subprocess.CompletedProcess[bytes]:
         """Run it to its end."""
-        return self._warm.run(words, self.env | env, self.work, PATIENCE)
+        if self._warm is not None:
+            return self._warm.run(words, self.env | env, self.work, PATIENCE)
+        return subprocess.run(
+            self._command(words),
+            env=self.env | env,
+            cwd=self.work,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=PATIENCE,
+            check=False,
+        )
 
     def json(self, *words: str, **env: str) -> Any:
         """Run it to its end, and read the one JSON value on its stdout."""
