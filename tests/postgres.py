@@ -210,7 +210,8 @@ class CuttingProxy:
     def _pass_on(self, client: socket.socket) -> None:
         server = socket.create_connection(self._target)
         self._open += [client, server]
-        with contextlib.suppress(OSError):
+        # A ValueError is what `select` says of a line that was closed just now.
+        with contextlib.suppress(OSError, ValueError):
             while True:
                 for ready in select.select([client, server], [], [])[0]:
                     data = ready.recv(65536)
