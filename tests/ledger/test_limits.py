@@ -191,6 +191,8 @@ class TestAlerts:
         assert first.claim_alerts(["a", "b"], 1.0) == {"a", "b"}
         assert second.claim_alerts(["a", "b", "c"], 2.0) == {"c"}
         assert first.claim_alerts(["c"], 3.0) == set()
+        first.unclaim_alert("c")
+        assert second.claim_alerts(["a", "c"], 4.0) == {"c"}
 
 
 class TestJobs:
