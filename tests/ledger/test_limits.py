@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -19,6 +18,7 @@ from gpubroker.policy.budget import Budget, Limit, MachineLimit
 from gpubroker.policy.pricing import cost_so_far
 
 from .conftest import ENTROPY, NewLease
+from .earlier import take_back
 from .test_leases import PATHS, follow
 
 micros = st.integers(0, 10**9)
@@ -145,18 +145,7 @@ class TestLimits:
         with closing(Ledger(path, entropy=ENTROPY)) as ledger:
             ledger.reserve(new_lease("1.00", tags=("night", "batch")), [])
             ledger.reserve(new_lease("2.00"), [])
-        with closing(sqlite3.connect(path, isolation_level=None)) as sql:
-            for statement in (
-                "ALTER TABLE leases DROP COLUMN on_owner_death",
-                "ALTER TABLE leases ADD COLUMN suspected_at DOUBLE PRECISION",
-                "DROP TABLE lease_tags",
-                "DROP TABLE alerts",
-                "ALTER TABLE leases DROP COLUMN counted",
-                "ALTER TABLE leases DROP COLUMN drain_reason",
-                "ALTER TABLE jobs DROP COLUMN cost",
-                "PRAGMA user_version = 3",
-            ):
-                sql.execute(statement)
+        take_back(path, 3)
 
         ledger = open_ledger()
 

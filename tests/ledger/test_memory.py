@@ -21,6 +21,7 @@ from gpubroker.policy.cooldown import Cooldown
 from gpubroker.policy.experience import Experience
 
 from .conftest import ENTROPY, NewLease, both_engines
+from .earlier import take_back
 
 RECORD: Final = DecisionRecord(id="request-1", wanted="A100", asked_at=1000.0)
 COOLDOWN: Final = Cooldown(
@@ -159,23 +160,6 @@ def test_anything_that_can_be_learnt_comes_back_unchanged(
     assert (len(found_cooled), len(found_seen)) == (len(last_cooled), len(last_seen))
 
 
-#: Undoes every migration but the first.
-_BACK_TO_FIRST = (
-    "ALTER TABLE leases DROP COLUMN on_owner_death",
-    "ALTER TABLE leases ADD COLUMN suspected_at REAL",
-    "DROP INDEX leases_unsettled",
-    "ALTER TABLE leases DROP COLUMN settled_at",
-    "DROP TABLE cooldowns",
-    "DROP TABLE experience",
-    "DROP TABLE lease_tags",
-    "DROP TABLE alerts",
-    "ALTER TABLE leases DROP COLUMN counted",
-    "ALTER TABLE leases DROP COLUMN drain_reason",
-    "ALTER TABLE jobs DROP COLUMN cost",
-    "PRAGMA user_version = 1",
-)
-
-
 class TestMigration:
     @pytest.fixture
     def first_version(self, path: Path, new_lease: NewLease) -> str:
@@ -184,9 +168,7 @@ class TestMigration:
             ledger.reserve(new_lease(), [])
             ledger.put_record(RECORD)
             ledger.put_swept("acme", 1234.5)
-        with closing(sqlite3.connect(path, isolation_level=None)) as sql:
-            for statement in _BACK_TO_FIRST:
-                sql.execute(statement)
+        take_back(path, 1)
         return ledger.id
 
     def test_a_ledger_of_the_first_version_keeps_everything(
