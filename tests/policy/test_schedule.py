@@ -24,10 +24,8 @@ def moment(text: str, zone: str = BERLIN, *, fold: int = 0) -> float:
 
 
 zones = st.sampled_from([BERLIN, NEW_YORK, "Asia/Kolkata", "Australia/Lord_Howe", "UTC"])
-near_changes = st.builds(
-    lambda day, offset: moment(day, "UTC") + offset,
-    st.sampled_from(CHANGES),
-    st.floats(-2 * 86_400, 2 * 86_400),
+near_changes = st.tuples(st.sampled_from(CHANGES), st.floats(-2 * 86_400, 2 * 86_400)).map(
+    lambda found: moment(found[0], "UTC") + found[1]
 )
 moments = st.floats(0, 4e9) | near_changes
 clocks = st.integers(0, 24 * 60 - 1).map(lambda m: f"{m // 60:02}:{m % 60:02}")
@@ -36,14 +34,12 @@ days = (
     | st.tuples(st.sampled_from(DAYS), st.sampled_from(DAYS)).map("-".join)
     | st.lists(st.sampled_from(DAYS), min_size=1, max_size=3).map(",".join)
 )
-windows = st.builds(lambda *parts: parts, days, clocks, clocks | st.just("24:00")).filter(
-    lambda parts: parts[1] != parts[2]
+windows = (
+    st.tuples(days, clocks, clocks | st.just("24:00"))
+    .filter(lambda parts: parts[1] != parts[2])
+    .map(lambda parts: Window(*parts))
 )
-schedules = st.builds(
-    lambda parts, zone: Schedule(tuple(Window(*each) for each in parts), zone),
-    st.lists(windows, min_size=1, max_size=3),
-    zones,
-)
+schedules = st.builds(Schedule, st.lists(windows, min_size=1, max_size=3).map(tuple), zones)
 
 
 def shown_within(schedule: Schedule, now: float) -> bool:
@@ -51,21 +47,22 @@ def shown_within(schedule: Schedule, now: float) -> bool:
     wall = datetime.fromtimestamp(now, ZoneInfo(schedule.timezone)).replace(tzinfo=None)
     for window in schedule.windows:
         assert isinstance(window, Window)
-        first, _, last = window.days.partition("-")
         for back in (0, 1):
             day = (wall - timedelta(days=back)).replace(hour=0, minute=0, second=0, microsecond=0)
-            name, start, end = DAYS[day.weekday()], DAYS.index(first) if last else 0, 0
-            if last:
-                end = (DAYS.index(last) - start) % 7
-                on = (day.weekday() - start) % 7 <= end
-            else:
-                on = window.days == "daily" or name in window.days.split(",")
             opens, closes = (day + _past_midnight(text) for text in (window.opens, window.closes))
             if closes <= opens:
                 closes += timedelta(days=1)
-            if on and opens <= wall < closes:
+            if _is_on(window.days, day.weekday()) and opens <= wall < closes:
                 return True
     return False
+
+
+def _is_on(days: str, weekday: int) -> bool:
+    first, dash, last = days.partition("-")
+    if dash:
+        start = DAYS.index(first)
+        return (weekday - start) % 7 <= (DAYS.index(last) - start) % 7
+    return days == "daily" or DAYS[weekday] in days.split(",")
 
 
 def _past_midnight(clock: str) -> timedelta:
