@@ -15,8 +15,8 @@ from gpubroker.policy.schedule import Schedule, Window, parse_window
 HOUR = 3600.0
 BERLIN, NEW_YORK = "Europe/Berlin", "America/New_York"
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-#: Days on which clocks change, in Berlin and in New York.
-CHANGES = ("2026-03-29", "2026-10-25", "2026-03-08", "2026-11-01")
+#: Days on which clocks change, in Berlin, in New York and, by half an hour, on Lord Howe Island.
+CHANGES = ("2026-03-29", "2026-10-25", "2026-03-08", "2026-11-01", "2026-04-05", "2026-10-04")
 
 
 def moment(text: str, zone: str = BERLIN, *, fold: int = 0) -> float:
@@ -192,6 +192,13 @@ class TestWarm:
 
         assert schedule.warm_wanted(opens - 900, cold_start=30)
         assert not schedule.warm_wanted(opens - 901, cold_start=30)
+
+    @given(st.floats(0, 3_600))
+    def test_who_wakes_at_the_moment_to_start_finds_that_it_has_come(self, lead: float) -> None:
+        """Whatever rounding does to the moment."""
+        schedule = Schedule.parse("mon-fri 09:00-18:00", BERLIN)
+
+        assert schedule.warm_wanted(moment("2026-03-30T09:00") - lead, cold_start=lead)
 
     @given(schedules, moments, st.floats(0, 3_600))
     def test_nothing_is_warm_outside_the_windows_and_the_lead_before_them(
