@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from xml.etree import ElementTree as Xml
 
@@ -34,6 +35,19 @@ def test_every_strategy_is_shown_with_its_cost_and_one_is_recommended(program: P
     for name in ("always on", "on demand", "idle stop 300 s", "break-even", "learnt", "scheduled"):
         assert f"\n{name}  " in shown
     assert re.search(r"recommended: on demand: \$7\.\d\d a month, 97% less than always on", shown)
+
+
+def test_the_document_shows_what_the_program_prints(program: Program) -> None:
+    """Its first command, and its table."""
+    document = (Path(__file__).parents[2] / "docs" / "planning.md").read_text()
+    command = re.search(r"^```sh\n(.*)\n```$", document, re.MULTILINE)
+    table = re.search(r"^```text\n(.*?)^…", document, re.MULTILINE | re.DOTALL)
+    assert command
+    assert table
+
+    done = program(*shlex.split(command[1])[1:])
+
+    assert done.stdout.decode().startswith(table[1])
 
 
 def test_json_has_the_same_figures_for_other_programs(program: Program) -> None:

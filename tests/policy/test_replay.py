@@ -16,9 +16,10 @@ from gpubroker.policy.keep_warm import fixed, learnt
 from gpubroker.policy.outlook import Outlook, outlook, recommended, strategies
 from gpubroker.policy.replay import Arrival, Ground, Replayed, Strategy, clairvoyant, replay
 from gpubroker.policy.schedule import Schedule
-from gpubroker.policy.usage import Usage, monday, parse_usage
+from gpubroker.policy.usage import Usage, parse_usage
 
 DAY = 86_400.0
+SINCE, UNTIL = Usage().span
 #: A cent a second.
 PRICE = Price(machine=Money("35.64"), disk=Money("0.36"))
 
@@ -202,7 +203,12 @@ class TestOutlook:
 
 class TestRecommendation:
     OUTLOOKS: Sequence[Outlook] = [
-        outlook(list(Usage(per_day=20).arrivals(0)), each, ground(until=28 * DAY), PRICE)
+        outlook(
+            list(Usage(per_day=20).arrivals()),
+            each,
+            Ground(since=SINCE, until=UNTIL, cold_start=100, resume=25, most=4),
+            PRICE,
+        )
         for each in strategies(300, None)
     ]
 
@@ -238,17 +244,16 @@ class TestUsage:
     def test_requests_come_within_the_hours_and_as_many_as_were_said(self) -> None:
         """Four weeks of them, and the same ones each time."""
         usage = parse_usage("10 a day, 09:30-18:00, mon-fri", "Europe/Berlin")
-        since = monday(1_780_000_000, "Europe/Berlin")
 
-        coming = list(usage.arrivals(since))
+        coming = list(usage.arrivals())
 
         assert len(coming) == 200
-        assert coming == sorted(coming) == list(usage.arrivals(since))
+        assert coming == sorted(coming) == list(usage.arrivals())
         assert all(usage.schedule.open_at(each.at) for each in coming)
 
     def test_less_than_one_a_day_comes_on_some_days(self) -> None:
         """One every other day, for four weeks."""
-        assert len(list(Usage(per_day=0.5).arrivals(0))) == 14
+        assert len(list(Usage(per_day=0.5).arrivals())) == 14
 
     @pytest.mark.parametrize(
         ("text", "problem"),
