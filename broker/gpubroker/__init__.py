@@ -89,7 +89,7 @@ if TYPE_CHECKING:
     from gpubroker.plugins import Deadlines, Plugin
     from gpubroker.policy.budget import AtLimit, Budget, Limits
     from gpubroker.policy.estimate import Work
-    from gpubroker.policy.keep_warm import Gaps, KeepWarm, break_even, fixed
+    from gpubroker.policy.keep_warm import Gap, Gaps, KeepWarm, break_even, fixed, learnt
     from gpubroker.policy.policy import Policy
     from gpubroker.policy.ranking import (
         Ranking,
@@ -100,6 +100,7 @@ if TYPE_CHECKING:
         weighted,
     )
     from gpubroker.policy.retry import Retry, Rule, elsewhere, here, stop
+    from gpubroker.policy.schedule import Schedule
     from gpubroker.settings import Setting, Settings
     from gpubroker.settings import load as load_settings
     from gpubroker.sync import Broker, Lease, Pool, PoolMachine, Server
@@ -145,6 +146,7 @@ __all__ = [
     "Event",
     "EventKind",
     "Execution",
+    "Gap",
     "Gaps",
     "HostIdentity",
     "InvalidValue",
@@ -199,6 +201,7 @@ __all__ = [
     "Retry",
     "Route",
     "Rule",
+    "Schedule",
     "Scope",
     "SecretsRefused",
     "Server",
@@ -227,6 +230,7 @@ __all__ = [
     "gpu_vram",
     "here",
     "hookimpl",
+    "learnt",
     "load_settings",
     "parse_gpu",
     "prefer",
@@ -356,6 +360,9 @@ _MODULE_OF = {
     "Gaps": "policy.keep_warm",
     "break_even": "policy.keep_warm",
     "fixed": "policy.keep_warm",
+    "learnt": "policy.keep_warm",
+    "Schedule": "policy.schedule",
+    "Gap": "policy.keep_warm",
 }
 
 

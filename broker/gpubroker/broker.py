@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    aclosing,
+    asynccontextmanager,
+)
 from dataclasses import replace
 from pathlib import Path
-from typing import Self, get_args
+from typing import Any, Self, get_args
 
 import anyio
 from anyio import AsyncContextManagerMixin
@@ -17,6 +23,7 @@ from gpubroker.ledger.verify import violations
 from gpubroker.lifecycle.leasing.lease import AsyncLease
 from gpubroker.lifecycle.opening import open_parts
 from gpubroker.lifecycle.parts import Parts
+from gpubroker.lifecycle.pooling.batch import Batch
 from gpubroker.lifecycle.pooling.pool import AsyncPool
 from gpubroker.lifecycle.pooling.serving import Serving
 from gpubroker.lifecycle.pooling.sharing import fingerprint
@@ -27,6 +34,7 @@ from gpubroker.lifecycle.reaping.reap import Reaper, Swept
 from gpubroker.lifecycle.releasing.supervise import Supervisor
 from gpubroker.lifecycle.renting.acquire import Acquisition, Wish, look
 from gpubroker.lifecycle.standing import ProviderStatus, statuses, with_balances
+from gpubroker.model.batches import Template, items
 from gpubroker.model.costs import Costs, CostsBy
 from gpubroker.model.decisions import DecisionRecord
 from gpubroker.model.events import Event, EventKind
@@ -41,7 +49,7 @@ from gpubroker.model.services import Service
 from gpubroker.plugins import Deadlines, Plugin
 from gpubroker.policy.budget import Budget, Limits
 from gpubroker.policy.handover import can_be_handed_over
-from gpubroker.policy.keep_warm import KeepWarm, break_even
+from gpubroker.policy.keep_warm import KeepWarm, fixed, learnt
 from gpubroker.policy.policy import Policy
 from gpubroker.policy.pool import HORIZON, Hours, PoolRules
 from gpubroker.policy.sweeping import can_be_adopted
@@ -323,7 +331,7 @@ class AsyncBroker(AsyncContextManagerMixin):
             requirements: what machines; several are alternatives.
             name: the pool's. Its costs are found by the tag ``pool:NAME``.
             budget: `Limits` of the pool as a whole; or USD that each machine may cost.
-            keep_warm: the rule for how long an idle machine is kept.
+            keep_warm: the rule for how long an idle machine is kept; `learnt` where left out.
             min_warm: machines that are kept warm whatever that rule says, within `schedule`.
             max_machines: machines at a time, of all processes.
             jobs_per_machine: jobs at a time on each.
@@ -374,7 +382,7 @@ class AsyncBroker(AsyncContextManagerMixin):
             wish=replace(wish, share=share),
             share=share,
             rules=rules,
-            keep_warm=keep_warm or break_even(),
+            keep_warm=keep_warm or learnt(),
             queue=queue,
             wait=wait,
             service=service,
@@ -385,6 +393,71 @@ class AsyncBroker(AsyncContextManagerMixin):
         with parts.pool(name, budget if isinstance(budget, Limits) else None):
             async with serving.open():
                 yield AsyncPool(serving)
+
+    async def map(
+        self,
+        template: Template,
+        inputs: Iterable[Any],
+        requirements: Requirements | Sequence[Requirements] | None = None,
+        *,
+        name: str = "",
+        machines: int = 1,
+        jobs_per_machine: int = 1,
+        retries: int = 1,
+        policy: Policy | None = None,
+        budget: Limits | Money | float | str | None = None,
+        lifetime: float = 12 * 3600.0,
+        tags: Sequence[str] = (),
+        secrets: bool = False,
+    ) -> AsyncGenerator[tuple[int, Result]]:
+        """Run one job for each input on a few machines; the results come as they complete.
+
+        Use it with ``async for index, result in broker.map(…)``. Leaving the loop early ends what
+        runs. Under a `name`, finished items are on record: run again under the same name, as after
+        a crash, they are given again and not done again, as long as the job is the same and its
+        outputs lie where they were put.
+
+        Args:
+            template: makes a job of an input: a function of it; or a job, script or words with
+                ``{}`` for the input as text, or ``{n}`` for its number.
+            inputs: what there is a job for each of. All are read first.
+            machines: machines at a time. jobs_per_machine: jobs at a time on each.
+            retries: how often a job that has failed is started again, elsewhere if possible.
+
+        The other arguments are those of `pool`; costs are found by the tag ``pool:NAME``.
+
+        Returns:
+            Pairs of an input's number, from 0 on, and its result. A job that failed is a result
+            too. Of one that was finished before, no more than 4 KiB of each stream are on record.
+
+        Raises:
+            AcquireError, SetupFailed: there are no machines for it.
+            InvalidValue: an argument makes no sense.
+        """
+        parts, supervisor, _ = self._opened()
+        todo = items(template, inputs)
+
+        def open_pool() -> AbstractAsyncContextManager[AsyncPool]:
+            return self.pool(
+                requirements,
+                name=name or parts.new_id("batch"),
+                policy=policy,
+                budget=budget,
+                keep_warm=fixed(0),
+                max_machines=machines,
+                jobs_per_machine=jobs_per_machine,
+                queue=len(todo),
+                wait=math.inf,
+                lifetime=lifetime,
+                tags=tags,
+                secrets=secrets,
+            )
+
+        width = machines * jobs_per_machine
+        batch = Batch(parts, name, todo, open_pool, width=width, retries=retries)
+        async with aclosing(batch.results(supervisor)) as results:
+            async for done in results:
+                yield done
 
     async def attach(
         self, name: str | None = None, *, on_output: OutputCallback | None = None

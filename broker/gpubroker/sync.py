@@ -10,9 +10,9 @@ import atexit
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Generator, Iterable, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
@@ -29,6 +29,7 @@ from gpubroker.lifecycle.pooling.terms import Activity, Health
 from gpubroker.lifecycle.reaping.lost_ledger import Search
 from gpubroker.lifecycle.reaping.reap import Swept
 from gpubroker.lifecycle.standing import ProviderStatus
+from gpubroker.model.batches import Template
 from gpubroker.model.costs import Costs, CostsBy
 from gpubroker.model.decisions import DecisionRecord
 from gpubroker.model.events import Event
@@ -102,6 +103,11 @@ def within(portal: BlockingPortal, context: AbstractAsyncContextManager[T]) -> G
         if not ended.is_set():  # the broker was closed first
             portal.call(leave.set)
             task.result()
+
+
+def _as_it_is(job: Any) -> Any:
+    """A template of jobs that are made already."""
+    return job
 
 
 #: Held fast: one that nobody else holds any more, since an interrupt came as it was opened, say, has
@@ -294,10 +300,14 @@ class Pool:
         return self._pool.name
 
     def run(
-        self, job: Job | str | Sequence[str], *, on_output: OutputCallback | None = None
+        self,
+        job: Job | str | Sequence[str],
+        *,
+        on_output: OutputCallback | None = None,
+        avoid: Collection[str] = (),
     ) -> Result:
         """As `AsyncPool.run`. `on_output` is called in the broker's thread."""
-        result: Result = self._call(self._pool.run, job, on_output=on_output)
+        result: Result = self._call(self._pool.run, job, on_output=on_output, avoid=avoid)
         return result
 
     @contextmanager
@@ -557,6 +567,49 @@ class Broker:
         )
         with within(self._portal, pooling) as pool:
             yield Pool(pool, self._call, self._portal)
+
+    def map(
+        self,
+        template: Template,
+        inputs: Iterable[Any],
+        requirements: Requirements | Sequence[Requirements] | None = None,
+        *,
+        name: str = "",
+        machines: int = 1,
+        jobs_per_machine: int = 1,
+        retries: int = 1,
+        policy: Policy | None = None,
+        budget: Limits | Money | float | str | None = None,
+        lifetime: float = 12 * 3600.0,
+        tags: Sequence[str] = (),
+        secrets: bool = False,
+    ) -> Generator[tuple[int, Result]]:
+        """As `AsyncBroker.map`. `template`, if it is a function, is called in this thread."""
+        made = [Job.of(template(given)) for given in inputs] if callable(template) else inputs
+        results = self._broker.map(
+            _as_it_is if callable(template) else template,
+            made,
+            requirements,
+            name=name,
+            machines=machines,
+            jobs_per_machine=jobs_per_machine,
+            retries=retries,
+            policy=policy,
+            budget=budget,
+            lifetime=lifetime,
+            tags=tags,
+            secrets=secrets,
+        )
+
+        async def following() -> tuple[int, Result] | None:
+            return await anext(results, None)
+
+        try:
+            while (done := self._call(following)) is not None:
+                yield done
+        finally:
+            with suppress(BrokerClosed):
+                self._call(results.aclose)
 
     def attach(self, name: str | None = None, *, on_output: OutputCallback | None = None) -> Result:
         """As `AsyncBroker.attach`."""

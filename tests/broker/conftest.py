@@ -48,6 +48,7 @@ def start(environment: dict[str, str], tmp_path: Path) -> Iterator[Start]:
                 env=environment,
                 cwd=tmp_path,
                 text=True,
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
             )

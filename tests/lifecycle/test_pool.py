@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 
 from gpubroker import (
+    AsyncBroker,
     AsyncLease,
     AsyncPool,
     BrokerError,
     BudgetExceeded,
+    InvalidValue,
     Job,
     LeaseState,
     Limits,
@@ -23,13 +28,14 @@ from gpubroker import (
     Result,
     fixed,
 )
-from gpubroker.testing import ScriptedCloud, VirtualWallClock
+from gpubroker.testing import ScriptedCloud, VirtualWallClock, cancel_at, offer
 
 from .conftest import MakeBroker
 
 pytestmark = pytest.mark.anyio
 
 A_4090 = Requirements(gpu="RTX 4090")
+SET_UP = Requirements(gpu="RTX 4090", setup="prepare")
 
 
 @dataclass
@@ -55,6 +61,16 @@ async def together(pool: AsyncPool, number: int) -> list[Result]:
     return [outcome.result for outcome in outcomes if outcome.result is not None]
 
 
+async def runs_until(error: type[BrokerError], pool: AsyncPool) -> int:
+    """How many jobs could be run before that error."""
+    for done in range(100):
+        try:
+            await pool.run(["x"])
+        except error:
+            return done
+    raise AssertionError("it goes on and on")
+
+
 @dataclass
 class Between:
     """Hours from one Unix time to another, once."""
@@ -65,8 +81,8 @@ class Between:
     def warm_wanted(self, now: float, cold_start: float) -> bool:
         return self.start - cold_start <= now < self.end
 
-    def next_change(self, now: float) -> float | None:
-        return next((at for at in (self.start, self.end) if at > now), None)
+    def next_change(self, now: float) -> float:
+        return next((at for at in (self.start, self.end) if at > now), math.inf)
 
 
 async def test_a_warm_machine_is_used_again_and_given_up_when_idle(
@@ -166,14 +182,14 @@ async def test_a_machine_lives_no_longer_than_it_may(
 
     async with (
         broker_on(cloud) as broker,
-        broker.pool(A_4090, keep_warm=fixed(10_000), lifetime=7200) as pool,
+        broker.pool(A_4090, keep_warm=fixed(10_000), lifetime=1800) as pool,
     ):
-        leases = {(await pool.run(["x"])).lease_id for _ in range(80)}
+        leases = {(await pool.run(["x"])).lease_id for _ in range(20)}
         rows = [row for row in await broker.leases(open_only=False) if row.ended_at]
 
     assert len(leases) == 2
-    assert all(row.ended_at is not None and row.ended_at - row.created_at < 7200 for row in rows)
-    assert all(create.order.deadline - create.at <= 7200 for create in cloud.creates)
+    assert all(row.ended_at is not None and row.ended_at - row.created_at < 1800 for row in rows)
+    assert all(create.order.deadline - create.at <= 1800 for create in cloud.creates)
 
 
 async def test_money_is_reserved_step_by_step(cloud: ScriptedCloud, broker_on: MakeBroker) -> None:
@@ -185,11 +201,7 @@ async def test_money_is_reserved_step_by_step(cloud: ScriptedCloud, broker_on: M
         async with broker.pool(A_4090, keep_warm=fixed(3600), budget=limits) as pool:
             first = await pool.run(["x"])
             (row,) = await broker.leases()
-            runs = 0
-            with pytest.raises(BudgetExceeded):
-                while True:
-                    await pool.run(["x"])
-                    runs += 1
+            runs = await runs_until(BudgetExceeded, pool)
         spent = (await broker.costs("tag")).spent
 
         assert await broker.verify() == []
@@ -298,3 +310,91 @@ async def test_several_jobs_share_a_machine(cloud: ScriptedCloud, broker_on: Mak
     assert len(cloud.creates) == 1
     assert len({result.job_id for result in results}) == 3
     assert took < 200
+
+
+@pytest.mark.parametrize("borrows", [False, True])
+async def test_cancelling_at_every_await_leaves_nothing_behind(
+    now: VirtualWallClock, broker_on: MakeBroker, tmp_path: Path, borrows: bool
+) -> None:
+    """Wherever who waits for, uses or gives back a machine is cancelled, all of it is given up."""
+    point, reached = 0, True
+    while reached:
+        cloud = ScriptedCloud(now=now, offers=[offer("RTX 4090", "0.36", id="a")])
+        cloud.create_takes(2, times=9)
+        cloud.boot_takes(7, times=9)
+        cloud.setup_takes(3, times=9)
+        cloud.job_takes(4, times=9)
+        cloud.release_takes(5, times=9)
+        broker = broker_on(cloud, ledger=tmp_path / f"{point}.db", close_wait=7200)
+
+        async def scenario(broker: AsyncBroker = broker) -> None:
+            async with broker, broker.pool(SET_UP, keep_warm=fixed(20)) as pool:
+                if borrows:
+                    async with pool.machine() as machine:
+                        await machine.run(["x"])
+                else:
+                    await pool.run(["x"])
+                await anyio.sleep(3)
+                await pool.run(["y"])
+
+        reached = await cancel_at(point, scenario)
+
+        cloud.assert_nothing_running()
+        cloud.assert_contract_kept()
+        async with broker_on(cloud, ledger=tmp_path / f"{point}.db", seed=2) as later:
+            rows = await later.leases()
+            assert await later.verify() == []
+        assert [row for row in rows if row.state is not LeaseState.LATE_WATCH] == []
+        point += 1
+    assert point > 8
+
+
+async def test_a_job_cancelled_in_the_queue_leaves_nothing(
+    cloud: ScriptedCloud, broker_on: MakeBroker
+) -> None:
+    """Nobody waits any more; the next in the queue is served as if it had never been there."""
+    cloud.job_takes(100, times=9)
+
+    async with broker_on(cloud) as broker, broker.pool(A_4090) as pool:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(Outcome().of, pool)
+            await anyio.sleep(20)
+            with anyio.move_on_after(10):
+                await pool.run(["never"])
+            queued = (await pool.status()).queued
+            after = Outcome()
+            tasks.start_soon(after.of, pool)
+
+    assert queued == 0
+    assert after.result is not None
+    assert len(cloud.runs) == 2
+
+
+async def test_a_machine_whose_job_was_cancelled_is_used_no_more(
+    cloud: ScriptedCloud, broker_on: MakeBroker
+) -> None:
+    """Whether the job has ended is not known, and the next one must not meet it."""
+    cloud.job_takes(1000, times=1)
+
+    async with broker_on(cloud) as broker, broker.pool(A_4090) as pool:
+        with anyio.move_on_after(100):
+            await pool.run(["x"])
+        result = await pool.run(["y"])
+
+    assert result.ok
+    assert len(cloud.creates) == 2
+    cloud.assert_nothing_running()
+
+
+async def test_two_pools_of_one_name_in_one_broker_are_refused(
+    cloud: ScriptedCloud, broker_on: MakeBroker
+) -> None:
+    """And so is what makes no sense; nothing was rented."""
+    async with broker_on(cloud) as broker, broker.pool(A_4090):
+        wrong: dict[str, Any]
+        for wrong in ({}, {"name": " "}, {"wait": 0}, {"activity": "all"}, {"min_warm": 2}):
+            with pytest.raises(InvalidValue):
+                async with broker.pool(A_4090, **wrong):
+                    pass
+
+    assert not cloud.creates

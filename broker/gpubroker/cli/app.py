@@ -2,14 +2,17 @@
 
 # Annotations are read when the commands are made, so they must be values and not text, except
 # those of what is imported at first use.
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gpubroker.cli import options, policy
+from gpubroker.cli import options, plan_options, policy
 from gpubroker.cli.command import Json, LedgerPlace, command
 
 if TYPE_CHECKING:
+    from gpubroker.cli.plan import Asked as PlanAsked
+    from gpubroker.cli.traffic import Said
     from gpubroker.model.jobs import Job
     from gpubroker.model.requirements import Requirements
     from gpubroker.settings import Settings
@@ -117,6 +120,61 @@ def run(
     return run(settings, asked, quiet=quiet, as_json=as_json)
 
 
+@command(app, "map", wanted=options.requirements, choice=policy.policy, job=options.job)
+def map_(
+    settings: "Settings",
+    wanted: "tuple[Requirements, ...]",
+    choice: dict[str, Any],
+    job: "Job",
+    inputs: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE",
+            help="One input in each line; of a .jsonl, one JSON value. - is standard input.",
+        ),
+    ],
+    name: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="Go on under this name after a crash, without doing work again."
+        ),
+    ] = "",
+    machines: Annotated[int, typer.Option(metavar="N", help="Machines at a time.")] = 1,
+    per_machine: Annotated[
+        int, typer.Option(metavar="N", help="Jobs at a time on each machine.")
+    ] = 1,
+    again: Annotated[
+        int, typer.Option(metavar="N", help="How often to start a job again that has failed.")
+    ] = 1,
+    budget: Annotated[
+        str | None, typer.Option(metavar="USD", help="USD that all of it may cost.")
+    ] = None,
+    proof_wait: ProofWait = "60s",
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> int:
+    """Run a command for each input on a few machines; {} in it stands for the input.
+
+    {n} stands for the input's number; in --out and --out-dir too. Exits with 1 if a job has
+    failed, with 125 if the broker has, or if a machine is not proven gone.
+    """
+    from gpubroker.cli.map import batch, map_inputs
+
+    asked = batch(
+        wanted,
+        policy.policy_of(settings, choice),
+        job,
+        inputs=inputs,
+        name=name,
+        machines=machines,
+        per_machine=per_machine,
+        again=again,
+        budget=budget,
+        proof_wait=proof_wait,
+    )
+    return map_inputs(settings, asked, quiet=quiet, as_json=as_json)
+
+
 @command(app, wanted=options.requirements, choice=policy.policy)
 def offers(
     settings: "Settings",
@@ -172,6 +230,27 @@ def costs(
     from gpubroker.cli.costs import costs
 
     return costs(settings, by=by, since=since, until=until, as_csv=as_csv, as_json=as_json)
+
+
+@command(app, wanted=options.requirements, said=plan_options.traffic, asked=plan_options.ground)
+def plan(
+    settings: "Settings",
+    wanted: "tuple[Requirements, ...]",
+    said: "Said",
+    asked: "PlanAsked",
+    svg: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also draw it, into this file.")
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """What each way to keep machines warm would cost for your traffic. Rents nothing.
+
+    Replays the traffic through the rules that pools use. Without --price it asks what the best
+    offer costs now.
+    """
+    from gpubroker.cli.plan import plan
+
+    return plan(settings, wanted, said, asked, svg=svg, as_json=as_json)
 
 
 @command(app)

@@ -23,6 +23,7 @@ _STEPS: Final = {
     EventKind.READY: "{text}",
     EventKind.SERVING: "{text}",
     EventKind.RUNNING: "running {text}",
+    EventKind.BATCH: "{text}",
     EventKind.RELEASING: "releasing the machine ({text})",
     EventKind.ACKNOWLEDGED: "waiting for proof that it is gone: {text}",
 }

@@ -35,7 +35,18 @@ def leases_page(
 ) -> Page:
     """The leases, and how long ago each provider's machines were compared with them."""
     rows = [_lease_row(line, now) for line in lines]
-    columns = ["lease", "state", "machine", "provider", ">age", ">$/h", ">cost", "owner", "ends"]
+    columns = [
+        "lease",
+        "state",
+        "machine",
+        "provider",
+        ">age",
+        ">$/h",
+        ">cost",
+        "owner",
+        "ends",
+        "pool",
+    ]
     ages = [f"{name} {shown(now - at)} ago" for name, at in sorted(swept.items())]
     return Page(
         heading=[] if rows else ["no open lease" if open_only else "no lease"],
@@ -68,6 +79,8 @@ def _lease_row(line: LeaseLine, now: float) -> list[str]:
     lease = line.lease
     left = lease.deadline - now
     ends = f"in {shown(left)}" if left > 0 else f"overdue {shown(-left)}"
+    if lease.parked and lease.idle_until is not None:
+        ends = f"idle, in {shown(max(0.0, min(lease.idle_until, lease.deadline) - now))}"
     owner = {True: "alive", False: "dead", None: "not heard of"}[line.alive]
     until = now if lease.ended_at is None else lease.ended_at
     return [
@@ -80,6 +93,7 @@ def _lease_row(line: LeaseLine, now: float) -> list[str]:
         str(line.cost),
         owner if lease.state.open else NONE,
         ends if lease.state.open else NONE,
+        lease.pool or NONE,
     ]
 
 

@@ -24,6 +24,7 @@ T = TypeVar("T")
 _LEASE: Final = "lease.json"
 _JOB: Final = "job.json"
 _REACH: Final = "reach.json"
+_SERVER: Final = "server.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +74,14 @@ class KeptJob(KeptReach):
     timeout: float | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptServer:
+    """What is known of a server before it is started: as which job, and at which port."""
+
+    job_id: str
+    port: int
+
+
 class LeaseFiles:
     """The folders of one ledger's leases."""
 
@@ -111,6 +120,18 @@ class LeaseFiles:
     def reach(self, lease_id: str) -> KeptReach | None:
         """How its machine is known again; ``None`` where that is not here, or not readable."""
         return self._get(lease_id, _REACH, KeptReach)
+
+    def put_server(self, lease_id: str, kept: KeptServer) -> None:
+        """Keep what whoever takes the machine needs of the server on it.
+
+        Raises:
+            OSError: it cannot be made durable.
+        """
+        self._put(lease_id, _SERVER, to_json(KeptServer, kept))
+
+    def server(self, lease_id: str) -> KeptServer | None:
+        """The server that runs on its machine; ``None`` where that is not here, or not readable."""
+        return self._get(lease_id, _SERVER, KeptServer)
 
     def lease(self, lease_id: str) -> KeptLease | None:
         """What was kept of a lease; ``None`` where that is not here, or not readable."""

@@ -32,6 +32,7 @@ class EventKind(enum.StrEnum):
     NOTE = "note"  #: what a provider has to say
     FOUND = "found"  #: a sweep found something to act on or to know of
     BUDGET = "budget"  #: so much of a limit has been spent; `Event.alert` says which and how much
+    BATCH = "batch"  #: how far a batch has come
     ALARM = "alarm"  #: somebody should look: a machine may go on billing
 
 

@@ -41,8 +41,8 @@ class Hours(Protocol):
         """Whether machines are to be warm, or on their way, at Unix time `now`."""
         ...
 
-    def next_change(self, now: float) -> float | None:
-        """The next Unix time at which its hours begin or end."""
+    def next_change(self, now: float) -> float:
+        """The next Unix time at which its hours may begin or end; infinite if they never do."""
         ...
 
 
@@ -198,8 +198,8 @@ def decide(view: PoolView, rules: PoolRules, now: float) -> PoolSteps:
     looks = [now + (POLL if unserved or yielded else LOOK)]
     looks += [m.idle_until for m in left if m.idle_until is not None and m.idle_until > now]
     looks += [m.retires_at for m in left if m.retires_at > now]
-    if hours is not None and (change := hours.next_change(now)) is not None:
-        looks.append(change)
+    if hours is not None:
+        looks.append(hours.next_change(now))
     return PoolSteps(
         give=give,
         take=take,

@@ -53,8 +53,11 @@ def _zone(timezone: str) -> tzinfo:
     return UTC if timezone == "UTC" else ZoneInfo(timezone)
 
 
-def check_timezone(timezone: str) -> None:
+def check_timezone(timezone: str, field: str = "budget.timezone") -> None:
     """Refuse a time zone that this system does not know.
+
+    Args:
+        field: the name to put in the error.
 
     Raises:
         InvalidValue: it is none, with the nearest name.
@@ -63,5 +66,5 @@ def check_timezone(timezone: str) -> None:
         _zone(timezone)
     except (KeyError, ValueError, OSError):
         raise InvalidValue.unknown(
-            "budget.timezone", timezone, available_timezones(), noun="time zone"
+            field, timezone, available_timezones(), noun="time zone"
         ) from None

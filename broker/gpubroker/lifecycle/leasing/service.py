@@ -11,6 +11,7 @@ import anyio
 
 from gpubroker.errors import BrokerError, ChannelLost, ServiceFailed
 from gpubroker.lifecycle.hold import Hold
+from gpubroker.lifecycle.lease_files import KeptServer
 from gpubroker.lifecycle.leasing.running import LetGo, run_on
 from gpubroker.lifecycle.leasing.tunnel import answers, forwarded
 from gpubroker.lifecycle.parts import Parts
@@ -108,6 +109,9 @@ class AsyncServer:
     ) -> AsyncGenerator[Self]:
         """One on a machine for as long as the block lasts, ready when it begins. For the lease.
 
+        On a machine of a pool it may run already: whoever had the machine before has started it,
+        and leaves it running for whoever takes the machine.
+
         Args:
             env: what the machine's requirements add to its environment.
 
@@ -115,13 +119,21 @@ class AsyncServer:
             ServiceFailed: it does not get ready; or the block raised because it is not well.
             ChannelLost, ProviderError: there is no way to the machine.
         """
-        port = service.port or parts.source.choice(_PORTS)
-        async with forwarded(hold, port) as here, background() as tasks:
-            server = cls(parts, hold, service, port, here)
-            if await answers(here, None):
+        files = parts.files if hold.row.pool else None
+        begun = None if files is None else files.server(hold.row.id)
+        kept = begun or KeptServer(
+            job_id=parts.new_id("service"), port=service.port or parts.source.choice(_PORTS)
+        )
+        async with forwarded(hold, kept.port) as here, background() as tasks:
+            server = cls(parts, hold, service, kept.port, here)
+            if begun is None and await answers(here, None):
                 # Whoever it is would be taken for the one that is to be started.
-                raise ServiceFailed(f"something else listens at port {port} of the machine already")
-            tasks.start_soon(server._run, env)
+                raise ServiceFailed(
+                    f"something else listens at port {kept.port} of the machine already"
+                )
+            if begun is None and files is not None:
+                files.put_server(hold.row.id, kept)
+            tasks.start_soon(server._run, kept.job_id, env, begun is not None)
             try:
                 await server._ready()
                 tasks.start_soon(server._watch)
@@ -133,15 +145,16 @@ class AsyncServer:
                 tasks.cancel_scope.cancel()
                 await server._let_go()
 
-    async def _run(self, env: Mapping[str, str]) -> None:
-        """Start it, and follow it to its end, which is a failure."""
+    async def _run(self, job_id: str, env: Mapping[str, str], begun: bool) -> None:
+        """Start it, unless it was begun before, and follow it to its end, which is a failure."""
         job = self._service.job(self._port)
         try:
             run = await run_on(
                 self._parts,
                 self._hold,
                 job,
-                job_id=self._parts.new_id("service"),
+                job_id=job_id,
+                begun=begun,
                 env={**env, **job.env},
                 destination=Path(),
                 purpose="service",
@@ -157,8 +170,13 @@ class AsyncServer:
         """Wait until its port is free: the next one may be started at once."""
         with anyio.move_on_after(_LETTING_GO, shield=True):
             await self._left.wait()
-            while self._hold.release_reason is None and await answers(self._here, None):  # noqa: ASYNC110
+            while self._stays and await answers(self._here, None):  # noqa: ASYNC110
                 await anyio.sleep(_EVERY)
+
+    @property
+    def _stays(self) -> bool:
+        """Whether the machine is in hand still, so that another server may be started on it."""
+        return self._hold.release_reason is None and not self._hold.left
 
     async def _ready(self) -> None:
         """Wait until it answers.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -43,7 +43,11 @@ class AsyncPool:
         return self._serving.terms.share.name
 
     async def run(
-        self, job: Job | str | Sequence[str], *, on_output: OutputCallback | None = None
+        self,
+        job: Job | str | Sequence[str],
+        *,
+        on_output: OutputCallback | None = None,
+        avoid: Collection[str] = (),
     ) -> Result:
         """Run a job on a machine of the pool, its outputs brought back.
 
@@ -53,6 +57,7 @@ class AsyncPool:
         Args:
             job: a `Job`, the words of a command, or a script.
             on_output: called with ``"stdout"`` or ``"stderr"`` and each piece of output.
+            avoid: ids of leases whose machines it is rather not run on, if there is another one.
 
         Returns:
             The result. It costs what its machine has since the end of the job before it: the first
@@ -66,20 +71,22 @@ class AsyncPool:
             SecretsRefused, OSError, SetupFailed: as on a lease.
         """
         job = Job.of(job)
-        left, avoid = job.retries, frozenset[str]()
+        left, shunned = job.retries, frozenset(avoid)
         while True:
-            async with self._use(0.0 if job.timeout is None else job.timeout + _GRACE, avoid) as (
-                member,
-                waited,
-            ):
+            result: Result | None = None
+            needs = 0.0 if job.timeout is None else job.timeout + _GRACE
+            async with self._use(needs, shunned) as (member, waited):
                 try:
-                    return await self._run(member, job, on_output, waited)
+                    result = await self._run(member, job, on_output, waited)
                 except MachineLost:
                     if not left:
                         raise
-                    left, avoid = left - 1, avoid | {member.id}
+                    left, shunned = left - 1, shunned | {member.id}
                 except (LeaseReleased, StaleOwner):
-                    avoid |= {member.id}  # it went before the job began
+                    shunned |= {member.id}  # it went before the job began
+            if result is not None:
+                await self._serving.looked()
+                return result
 
     @asynccontextmanager
     async def machine(self) -> AsyncGenerator[AsyncPoolMachine]:

@@ -33,6 +33,8 @@ from gpubroker.policy.pool import HORIZON, POLL, RENEW, PoolView, Standing, deci
 
 #: Seconds for which a wait that is on record counts without being said again.
 _WAIT_COUNTS = 3.0
+#: Seconds for which a result waits until its machine is parked, so that others find it.
+_A_MOMENT = 1.0
 
 
 class Serving:
@@ -51,7 +53,9 @@ class Serving:
         self.members: list[Member] = []
         self._parts = parts
         self._supervisor = supervisor
-        self._shared = Shared(parts, supervisor, terms.share, terms.rules)
+        self._shared = Shared(
+            parts, supervisor, terms.share, terms.rules, follows=terms.service is not None
+        )
         self._idling = Idling(parts, terms)
         self._keeper = Keeper(
             parts,
@@ -63,6 +67,8 @@ class Serving:
             on_change=self.look,
         )
         self._changed = anyio.Event()
+        self._after = anyio.Event()
+        self._begun = self._ended = 0
         self._failures = 0
         self._rent_after = float("-inf")
         self._closing = False
@@ -70,6 +76,14 @@ class Serving:
     def now(self) -> float:
         """Unix seconds."""
         return self._parts.now()
+
+    async def looked(self) -> None:
+        """Wait until what is so now has been acted on, for a moment at the most."""
+        wanted = self._begun + 1
+        self.look()
+        with anyio.move_on_after(_A_MOMENT):
+            while self._ended < wanted:
+                await self._after.wait()
 
     def look(self) -> None:
         """Something has changed: decide anew. Does not await."""
@@ -142,12 +156,16 @@ class Serving:
     async def _loop(self) -> None:
         while not self._closing:
             self._changed = anyio.Event()
+            self._begun += 1
             try:
                 look_at = await self._step()
             except Exception as error:  # noqa: BLE001 - its machines cost money: it goes on
                 problem = f"{type(error).__name__}: {error}"
                 self._tell(EventKind.ALARM, f"pool {self.terms.share.name}: {problem}")
                 look_at = self.now() + POLL
+            self._ended = self._begun
+            after, self._after = self._after, anyio.Event()
+            after.set()
             with anyio.move_on_after(max(0.02, look_at - self.now())):
                 await self._changed.wait()
 
@@ -279,7 +297,7 @@ class Serving:
         except LetGo:
             pass  # another process has it
         except Exception as error:  # noqa: BLE001 - one machine's fault must not end the others
-            self._failed(member, error)
+            self._failed(member, error, taken=row is not None)
         finally:
             self.members.remove(member)
             self.look()
@@ -289,12 +307,12 @@ class Serving:
         self._failures, self._rent_after = 0, float("-inf")
         self.look()
 
-    def _failed(self, member: Member, error: Exception) -> None:
+    def _failed(self, member: Member, error: Exception, *, taken: bool) -> None:
         """There is no machine. Who waits hears of it, unless there is another one to wait for."""
-        if member.came_up:
+        if member.came_up or (taken and not isinstance(error, LedgerError)):
             self._tell(EventKind.FAILED, f"{member.id}: {error}")
             return
-        if isinstance(error, StaleOwner | LedgerError):
+        if taken:
             return  # somebody else was quicker
         if isinstance(error.__cause__, NoPlace):
             self._rent_after = self.now() + POLL

@@ -36,15 +36,23 @@ class Shared:
 
     Args:
         share: what makes a lease part of it.
+        follows: a server runs on each machine, which whoever takes the machine must go on with.
     """
 
     def __init__(
-        self, parts: Parts, supervisor: Supervisor, share: PoolShare, rules: PoolRules
+        self,
+        parts: Parts,
+        supervisor: Supervisor,
+        share: PoolShare,
+        rules: PoolRules,
+        *,
+        follows: bool,
     ) -> None:
         self._parts = parts
         self._supervisor = supervisor
         self._share = share
         self._rules = rules
+        self._follows = follows
 
     def views(self, rows: Sequence[LeaseRow], own: set[str]) -> list[MachineView]:
         """What the ledger has besides this process's own machines in hand.
@@ -81,8 +89,10 @@ class Shared:
 
     def _reachable(self, row: LeaseRow) -> bool:
         """Whether what is needed to take it lies here, and it is what this pool wants."""
-        files = self._parts.files
-        if files is None or row.provider not in self._parts.providers:
+        files, provider = self._parts.files, self._parts.providers.get(row.provider)
+        if files is None or provider is None:
+            return False
+        if self._follows and not provider.facts.reattaches:
             return False
         kept = files.lease(row.id)
         return kept is not None and kept.wanted == self._share.wanted

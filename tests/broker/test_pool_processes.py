@@ -1,0 +1,157 @@
+"""Real processes that share a pool on this machine: they take turns, and none leaves anything."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from gpubroker import Broker, fixed
+
+from .conftest import Start
+from .test_processes import assert_all_gone, processes_of
+
+pytestmark = pytest.mark.usefixtures("own_settings")
+
+#: Runs a job for each line that it is told, and answers with the lease that it ran on.
+WORKER = """
+import sys
+from gpubroker import Broker, fixed
+with Broker() as broker, broker.pool(name="images", keep_warm=fixed({kept})) as pool:
+    print("open", flush=True)
+    for line in sys.stdin:
+        result = pool.run("cat $HOME/count; echo x >> $HOME/count").check()
+        print(result.lease_id, len(result.text.split()), flush=True)
+"""
+
+
+def ask(worker: subprocess.Popen[str]) -> tuple[str, int]:
+    """Have a worker run a job: on which lease, and how many ran there before."""
+    assert worker.stdin is not None
+    assert worker.stdout is not None
+    worker.stdin.write("go\n")
+    worker.stdin.flush()
+    lease, count = worker.stdout.readline().split()
+    return lease, int(count)
+
+
+def opened(start: Start, kept: float = 60) -> subprocess.Popen[str]:
+    """A worker whose pool is open."""
+    worker = start(WORKER.format(kept=kept))
+    assert worker.stdout is not None
+    assert worker.stdout.readline() == "open\n"
+    return worker
+
+
+def test_two_processes_take_turns_on_one_machine(start: Start, tmp_path: Path) -> None:
+    """As the workers of one web app do; at the end nothing is left."""
+    one, two = opened(start), opened(start)
+
+    asked = [ask(worker) for worker in (one, two, one, one, two)]
+    for worker in (one, two):
+        assert worker.communicate(timeout=60)[1] == ""
+
+    assert len({lease for lease, _ in asked}) == 1
+    assert [count for _, count in asked] == [0, 1, 2, 3, 4]
+    assert_all_gone(tmp_path)
+
+
+def test_the_idle_machine_of_a_killed_process_is_taken_by_another(
+    start: Start, tmp_path: Path
+) -> None:
+    """No cold start is lost with the process that was killed between two jobs."""
+    one, two = opened(start), opened(start)
+    lease, _ = ask(one)
+
+    one.send_signal(signal.SIGKILL)
+    one.wait()
+    taken = ask(two)
+    two.communicate(timeout=60)
+
+    assert taken == (lease, 1)
+    assert_all_gone(tmp_path)
+
+
+def test_an_idle_machine_of_a_killed_process_ends_with_its_idle_limit(
+    start: Start, tmp_path: Path
+) -> None:
+    """A sweep before leaves it to who shares the pool; the first one after gives it up."""
+    one = opened(start, kept=6)
+    lease, _ = ask(one)
+    with Broker(sweep=False) as broker:
+        (row,) = broker.leases()
+        while not row.parked:
+            (row,) = broker.leases()
+        one.send_signal(signal.SIGKILL)
+        one.wait()
+
+        before = broker.sweep()
+        assert row.idle_until is not None
+        time.sleep(max(0.0, row.idle_until - time.time()))
+        after = broker.sweep()
+        broker.wait_released(lease, timeout=20)
+
+    assert [swept.started for swept in before] == [()]
+    assert [swept.started for swept in after] == [(lease,)]
+    assert list(processes_of(tmp_path)) == []
+
+
+def test_a_pool_is_used_by_several_threads(tmp_path: Path) -> None:
+    """The synchronous pool borrows, runs and tells as the other one does."""
+    with Broker() as broker, broker.pool(keep_warm=fixed(60)) as pool:
+        with pool.machine() as machine:
+            inside = machine.run(["echo", "hello"])
+            state = pool.status()
+        outside = pool.run(["true"])
+
+    assert inside.text == "hello\n"
+    assert inside.lease_id == outside.lease_id == machine.lease.id
+    assert (state.busy, state.queued) == (1, 0)
+    assert_all_gone(tmp_path)
+
+
+SERVED = """
+import sys, urllib.request
+from gpubroker import Broker, Service, fixed
+service = Service([sys.executable, "-m", "http.server", "{{port}}", "--bind", "127.0.0.1"], 0)
+with Broker() as broker, broker.pool(
+    name="images", keep_warm=fixed(60), activity="use", service=service
+) as pool:
+    print("open", flush=True)
+    for line in sys.stdin:
+        with pool.machine() as machine:
+            status = urllib.request.urlopen(machine.url).status
+            print(machine.lease.id, status, flush=True)
+"""
+
+
+def test_a_service_goes_on_when_its_machine_changes_hands(start: Start, tmp_path: Path) -> None:
+    """It is started once; whoever takes the machine reaches the same server, also after a kill."""
+    one, two = start(SERVED.format()), start(SERVED.format())
+    for worker in (one, two):
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "open\n"
+
+    asked = [ask(worker) for worker in (one, two, one)]
+    servers = [pid for pid in processes_of(tmp_path) if is_server(pid)]
+    time.sleep(0.5)  # until it is parked, which the end of a borrowing does not wait for
+    one.send_signal(signal.SIGKILL)
+    one.wait()
+    asked.append(ask(two))
+    after = [pid for pid in processes_of(tmp_path) if is_server(pid)]
+    assert two.communicate(timeout=60)[1] == ""
+
+    assert len({lease for lease, _ in asked}) == 1
+    assert {status for _, status in asked} == {200}
+    assert servers == after
+    assert len(servers) == 1
+    assert_all_gone(tmp_path)
+
+
+def is_server(pid: int) -> bool:
+    """Whether a process is the HTTP server itself."""
+    words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    return words[1:3] == [b"-m", b"http.server"]

@@ -1,0 +1,40 @@
+"""``gpubroker map``: a command for each line of a file."""
+
+from __future__ import annotations
+
+import json
+
+from .program import Program
+
+
+def test_every_line_is_done_and_done_once(program: Program) -> None:
+    """A second time under the same name nothing is done again; outputs lie where they belong."""
+    (program.work / "names.txt").write_text("ann\nbob\n\n")
+    script = "echo {} >> $COUNTED; echo hello {} > out.txt"
+    words = ["--name", "greet", "--inputs", "names.txt", "--env", f"COUNTED={program.work}/counted"]
+    words += ["--out", "out.txt", "--out-dir", "results/{}", "--json"]
+
+    first = program("map", *words, "--", "sh", "-c", script)
+    second = program("map", *words, "--", "sh", "-c", script)
+
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr
+    assert (program.work / "counted").read_text().split() == ["ann", "bob"]
+    assert (program.work / "results/bob/out.txt").read_text() == "hello bob\n"
+    shown = json.loads(second.stdout)
+    assert [item["input"] for item in shown] == ["ann", "bob"]
+    assert all(item["result"]["exit_code"] == 0 for item in shown)
+
+
+def test_inputs_may_be_json_and_failures_are_told(program: Program) -> None:
+    """Texts as they are; an item that fails is named, and so is it in the exit code."""
+    (program.work / "in.jsonl").write_text('"two words"\n{"a": 1}\n')
+
+    words = ["--inputs", "in.jsonl", "--again", "0", "--", "sh", "-c", 'test "$1" = "$2"', "-"]
+    ended = program("map", *words, "{}", "two words")
+    broken = program("map", "--inputs", "nowhere", "--", "echo", "{}")
+
+    lines = ended.stderr.decode()
+    assert ended.returncode == 1
+    assert "two words: done" in lines
+    assert '{"a": 1}: exit code 1' in lines
+    assert broken.returncode == 125
