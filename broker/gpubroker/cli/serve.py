@@ -97,6 +97,7 @@ class _Serving:
         self._asked = asked
         self._progress = progress
         self._as_json = as_json
+        self._lease: AsyncLease | None = None
         self.proven = True
         self.cost = ZERO
 
@@ -107,7 +108,12 @@ class _Serving:
             Stopped: somebody has.
             BrokerError: there is no machine, or the server failed.
         """
-        await Stop().watch(self._work)
+        await Stop(self._ask_for_release).watch(self._work)
+
+    async def _ask_for_release(self, why: str) -> None:
+        """Put the release on record, before anything else can happen."""
+        if self._lease is not None:
+            self._lease.release(why)
 
     async def _work(self) -> None:
         asked, narration = self._asked, Narration(self._progress)
@@ -121,10 +127,10 @@ class _Serving:
                         policy=asked.policy,
                         budget=asked.budget,
                         lifetime=asked.lifetime,
-                    ) as lease,
-                    lease.service(asked.service) as server,
+                    ) as self._lease,
+                    self._lease.service(asked.service) as server,
                 ):
-                    self._show(lease, server)
+                    self._show(self._lease, server)
                     raise await server.wait_failed()
             finally:
                 with anyio.CancelScope(shield=True):
