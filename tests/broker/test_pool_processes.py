@@ -59,6 +59,29 @@ def test_two_processes_take_turns_on_one_machine(start: Start, tmp_path: Path) -
     assert_all_gone(tmp_path)
 
 
+@pytest.mark.deep
+def test_they_take_turns_through_a_database_too(
+    start: Start,
+    environment: dict[str, str],
+    database: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is needed to take a machine lies with this user, on this host."""
+    environment |= {"GPUBROKER_LEDGER": database, "GPUBROKER_MARK_KEY": "0123456789abcdef" * 4}
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    one, two = opened(start), opened(start)
+
+    asked = [ask(worker) for worker in (one, two, two, one)]
+    for worker in (one, two):
+        assert worker.communicate(timeout=60)[1] == ""
+
+    assert len({lease for lease, _ in asked}) == 1
+    assert [count for _, count in asked] == [0, 1, 2, 3]
+    assert_all_gone(tmp_path)
+
+
 def test_the_idle_machine_of_a_killed_process_is_taken_by_another(
     start: Start, tmp_path: Path
 ) -> None:
@@ -124,7 +147,7 @@ with Broker() as broker, broker.pool(
     for line in sys.stdin:
         with pool.machine() as machine:
             status = urllib.request.urlopen(machine.url).status
-            print(machine.lease.id, status, flush=True)
+        print(machine.lease.id, status, flush=True)
 """
 
 
@@ -137,7 +160,6 @@ def test_a_service_goes_on_when_its_machine_changes_hands(start: Start, tmp_path
 
     asked = [ask(worker) for worker in (one, two, one)]
     servers = [pid for pid in processes_of(tmp_path) if is_server(pid)]
-    time.sleep(0.5)  # until it is parked, which the end of a borrowing does not wait for
     one.send_signal(signal.SIGKILL)
     one.wait()
     asked.append(ask(two))

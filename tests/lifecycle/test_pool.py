@@ -312,7 +312,7 @@ async def test_several_jobs_share_a_machine(cloud: ScriptedCloud, broker_on: Mak
     assert took < 200
 
 
-@pytest.mark.parametrize("borrows", [False, True])
+@pytest.mark.parametrize("borrows", [False, pytest.param(True, marks=pytest.mark.deep)])
 async def test_cancelling_at_every_await_leaves_nothing_behind(
     now: VirtualWallClock, broker_on: MakeBroker, tmp_path: Path, borrows: bool
 ) -> None:
