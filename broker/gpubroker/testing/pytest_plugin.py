@@ -34,7 +34,9 @@ _MARKER: Final = (
     "gpubroker(scenario, *, providers=(), strict=True, loop='asyncio', seed=0): what the scripted "
     "clouds are told before the test; an async test runs in virtual time, on asyncio or trio"
 )
-_NO_WAIT: Final = "every gpubroker.Broker of the code under test rents from scripted clouds, at once"
+_NO_WAIT: Final = (
+    "every gpubroker.Broker of the code under test rents from scripted clouds, at once"
+)
 
 
 _USE: Final = pytest.StashKey["Use"]()
@@ -191,7 +193,9 @@ def gpubroker_sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
 
 def _still_billing(box: Sandbox) -> str:
     left = {name: emulator.billing_now() for name, emulator in box.emulators.items()}
-    return "; ".join(f"{name} still bills for {', '.join(ids)}" for name, ids in left.items() if ids)
+    return "; ".join(
+        f"{name} still bills for {', '.join(ids)}" for name, ids in left.items() if ids
+    )
 
 
 # --------------------------------------------------------------------------------------------

@@ -59,7 +59,9 @@ _SAID: Final[Mapping[str, st.SearchStrategy[Any]]] = {
 
 def requirements() -> st.SearchStrategy[Requirements]:
     """What machine is wanted: any part of it, or nothing in particular."""
-    return st.fixed_dictionaries({}, optional=dict(_WANTED)).map(lambda parts: Requirements(**parts))
+    return st.fixed_dictionaries({}, optional=dict(_WANTED)).map(
+        lambda parts: Requirements(**parts)
+    )
 
 
 def cents(least: int = 1, most: int = 999) -> st.SearchStrategy[str]:
