@@ -86,7 +86,8 @@ class Limitless(BrokerStateMachine):
     """An app that forgets to hand its limits on, and rents for long."""
 
     def open_broker(self, **options: Any) -> AsyncBroker:
-        return AsyncBroker(**{**options, "budget": "1000"})
+        options["budget"] = "1000"
+        return AsyncBroker(**options)
 
     def start(self) -> None:
         super().start()
@@ -97,7 +98,8 @@ class Sloppy(BrokerStateMachine):
     """An app whose brokers do not look for what was left behind, on ledgers that are thrown away."""
 
     def open_broker(self, **options: Any) -> AsyncBroker:
-        return AsyncBroker(**{**options, "sweep": False, "ledger": ":memory:"})
+        options |= {"sweep": False, "ledger": ":memory:"}
+        return AsyncBroker(**options)
 
 
 @pytest.mark.parametrize("examples", [6, pytest.param(200, marks=pytest.mark.deep)])

@@ -94,7 +94,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """Ask the clouds once the test is done, so that what is wrong is this test's failure."""
-    checks = item.stash.get(_CHECKS, [])
+    checks = item.stash.setdefault(_CHECKS, [])
     try:
         result = yield
     except BaseException:
@@ -220,11 +220,10 @@ def _marked(item: pytest.Item) -> _Marked:
         return _Marked(("scripted",), {})
     given = dict(mark.kwargs)
     providers = tuple(given.pop("providers", ()))
-    story = mark.args[0] if mark.args else {}
-    if not isinstance(story, Mapping):
-        providers = providers or ("scripted",)
-        story = {providers[0]: story}
+    told: Any = mark.args[0] if mark.args else {}
+    first = providers[0] if providers else "scripted"
+    stories: Mapping[str, Any] = told if isinstance(told, Mapping) else {first: told}
     try:
-        return _Marked(providers or tuple(story) or ("scripted",), story, **given)
+        return _Marked(providers or tuple(stories) or (first,), stories, **given)
     except TypeError as error:
         raise pytest.UsageError(f"{item.nodeid}: the marker gpubroker: {error}") from None
