@@ -15,7 +15,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 import pytest
 
@@ -222,7 +222,7 @@ def _marked(item: pytest.Item) -> _Marked:
     providers = tuple(given.pop("providers", ()))
     told: Any = mark.args[0] if mark.args else {}
     first = providers[0] if providers else "scripted"
-    stories: Mapping[str, Any] = told if isinstance(told, Mapping) else {first: told}
+    stories = cast("Mapping[str, Any]", told if isinstance(told, Mapping) else {first: told})
     try:
         return _Marked(providers or tuple(stories) or (first,), stories, **given)
     except TypeError as error:
