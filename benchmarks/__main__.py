@@ -20,6 +20,7 @@ from benchmarks import (
     failover,
     keep_warm,
     many_leases,
+    month,
     much_output,
     one_job,
     over_ssh,
@@ -42,9 +43,10 @@ BENCHMARKS: Final[dict[str, tuple[Callable[[int, Path], list[Figure]], int, int]
     "ssh": (over_ssh.over_ssh, 3, 1),
     "emulated": (emulated_leases.emulated_leases, 2, 1),
     "output": (much_output.output, 1, 1),
+    "month": (month.month, 30, 1),
 }
-#: Takes a package index, so it runs only when it is named.
-_NAMED_ONLY: Final = ("packages",)
+#: Take a package index, or minutes, so they run only when they are named.
+_NAMED_ONLY: Final = ("packages", "month")
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -202,9 +203,7 @@ def test_render():
     done.stdout.fnmatch_lines(["test_render: scripted still bills for scripted-1 *"])
 
 
-def test_the_sandbox_is_asked_too(
-    tests: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_sandbox_is_asked_too(tests: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that bills in the sandbox when the test is done is that test's failure."""
 
     class Emulator:
@@ -215,7 +214,7 @@ def test_the_sandbox_is_asked_too(
         def __init__(self, seed: int) -> None:
             self.emulators = {"vendor": Emulator()}
 
-        def __enter__(self) -> Box:
+        def __enter__(self) -> Self:
             return self
 
         def __exit__(self, *_: object) -> None: ...

@@ -15,7 +15,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 import pytest
 
@@ -34,7 +34,9 @@ _MARKER: Final = (
     "gpubroker(scenario, *, providers=(), strict=True, loop='asyncio', seed=0): what the scripted "
     "clouds are told before the test; an async test runs in virtual time, on asyncio or trio"
 )
-_NO_WAIT: Final = "every gpubroker.Broker of the code under test rents from scripted clouds, at once"
+_NO_WAIT: Final = (
+    "every gpubroker.Broker of the code under test rents from scripted clouds, at once"
+)
 
 
 _USE: Final = pytest.StashKey["Use"]()
@@ -92,7 +94,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """Ask the clouds once the test is done, so that what is wrong is this test's failure."""
-    checks = item.stash.get(_CHECKS, [])
+    checks = item.stash.setdefault(_CHECKS, [])
     try:
         result = yield
     except BaseException:
@@ -191,7 +193,9 @@ def gpubroker_sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
 
 def _still_billing(box: Sandbox) -> str:
     left = {name: emulator.billing_now() for name, emulator in box.emulators.items()}
-    return "; ".join(f"{name} still bills for {', '.join(ids)}" for name, ids in left.items() if ids)
+    return "; ".join(
+        f"{name} still bills for {', '.join(ids)}" for name, ids in left.items() if ids
+    )
 
 
 # --------------------------------------------------------------------------------------------
@@ -216,11 +220,10 @@ def _marked(item: pytest.Item) -> _Marked:
         return _Marked(("scripted",), {})
     given = dict(mark.kwargs)
     providers = tuple(given.pop("providers", ()))
-    story = mark.args[0] if mark.args else {}
-    if not isinstance(story, Mapping):
-        providers = providers or ("scripted",)
-        story = {providers[0]: story}
+    told: Any = mark.args[0] if mark.args else {}
+    first = providers[0] if providers else "scripted"
+    stories = cast("Mapping[str, Any]", told if isinstance(told, Mapping) else {first: told})
     try:
-        return _Marked(providers or tuple(story) or ("scripted",), story, **given)
+        return _Marked(providers or tuple(stories) or (first,), stories, **given)
     except TypeError as error:
         raise pytest.UsageError(f"{item.nodeid}: the marker gpubroker: {error}") from None

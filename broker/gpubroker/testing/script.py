@@ -64,9 +64,10 @@ class Step(Generic[T]):
         """What of it never happened, for people; empty if nothing."""
         if self.until is not None:
             return "" if self.used else self.verb
-        if self.used >= self.times:
+        left = self.times - self.used
+        if left <= 0:
             return ""
-        return self.verb if self.times == 1 else f"{self.verb}, {self.times - self.used} times"
+        return self.verb if left == 1 else f"{self.verb}, {left} times"
 
 
 class Steps(Generic[T]):

@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import Coroutine
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, Final, TypeVar, cast
 
@@ -271,7 +272,5 @@ class BrokerStateMachine(RuleBasedStateMachine):
 
 async def _whatever(work: Coroutine[Any, Any, object]) -> None:
     """Carry it out; that it fails is one of the things that may happen."""
-    try:
+    with suppress(BrokerError):
         await work
-    except BrokerError:
-        pass
