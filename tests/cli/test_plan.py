@@ -98,7 +98,7 @@ def test_without_a_price_the_best_offer_is_reckoned_with(program: Program) -> No
     found = program.json("plan", "--json", OFFICE, "--gpu", "4090", **local)
 
     assert Money(found["hourly"]) == Money("0.36")
-    assert "RTX 4090" in found["price_from"]
+    assert re.fullmatch(r".*RTX 4090.* at local", found["price_from"])
 
 
 def test_where_nothing_fits_a_price_must_be_said(program: Program) -> None:
