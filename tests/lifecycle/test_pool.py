@@ -18,6 +18,7 @@ from gpubroker import (
     BudgetExceeded,
     InvalidValue,
     Job,
+    KeepWarm,
     LeaseState,
     Limits,
     Money,
@@ -26,7 +27,9 @@ from gpubroker import (
     PoolTimeout,
     Requirements,
     Result,
+    break_even,
     fixed,
+    learnt,
 )
 from gpubroker.testing import ScriptedCloud, VirtualWallClock, cancel_at, offer
 
@@ -107,6 +110,48 @@ async def test_a_warm_machine_is_used_again_and_given_up_when_idle(
     assert (status.warm, status.busy) in ((1, 0),)
     assert gone == 0
     assert len(cloud.creates) == 1
+
+
+@pytest.mark.parametrize(
+    ("rule", "kept"), [(fixed(40), 40), (break_even(), 133), (learnt(), 133)], ids=str
+)
+async def test_an_idle_machine_is_kept_by_the_rule(
+    cloud: ScriptedCloud, broker_on: MakeBroker, rule: KeepWarm, kept: float
+) -> None:
+    """For a fixed time; or for as long as its cold start took, set-up included."""
+    cloud.boot_takes(120, times=9)
+    cloud.setup_takes(10, times=9)
+
+    async with broker_on(cloud) as broker, broker.pool(SET_UP, keep_warm=rule) as pool:
+        result = await pool.run(["x"])
+        status = await pool.status()
+        (row,) = await broker.leases()
+        (ended,) = [e.at for e in await broker.events(row.id) if e.kind == "job ended"]
+        await anyio.sleep(kept + 30)
+        left = len(cloud.running)
+
+    assert result.ok
+    assert status.idle_until[row.id] == pytest.approx(ended + kept, abs=4)
+    assert left == 0
+
+
+async def test_activity_can_be_asked_for(
+    cloud: ScriptedCloud, broker_on: MakeBroker, now: VirtualWallClock
+) -> None:
+    """What somebody does with a machine besides jobs keeps it from being given up."""
+    until = now() + 500
+
+    async with (
+        broker_on(cloud) as broker,
+        broker.pool(A_4090, keep_warm=fixed(60), activity=lambda lease: min(now(), until)) as pool,
+    ):
+        await pool.run(["x"])
+        await anyio.sleep(450)
+        during = len(cloud.running)
+        await anyio.sleep(150)
+        after = len(cloud.running)
+
+    assert (during, after) == (1, 0)
 
 
 async def test_as_many_machines_as_allowed_serve_a_queue(

@@ -154,3 +154,22 @@ async def test_one_process_alone_does_not_keep_the_other_from_its_turn(
 
     assert order[:4] == ["first", "first", "first", "second"]
     assert len(cloud.creates) == 1
+
+
+async def test_a_machine_that_another_process_asks_back_is_not_used_again(
+    cloud: ScriptedCloud, broker_on: MakeBroker, place: Path, events: list[Event]
+) -> None:
+    """As by the panic button: the next job gets another one."""
+    async with (
+        broker_on(cloud, ledger=place) as one,
+        broker_on(cloud, ledger=place, seed=2) as two,
+        one.pool(A_4090, keep_warm=fixed(600)) as pool,
+    ):
+        first = await pool.run(["x"])
+        await two.release(first.lease_id)
+        second = await pool.run(["y"])
+
+    assert first.lease_id != second.lease_id
+    assert second.ok
+    assert alarms(events) == []
+    cloud.assert_nothing_running()

@@ -79,6 +79,7 @@ class Serving:
         self._after = anyio.Event()
         self._begun = self._ended = 0
         self._failures = 0
+        self._others = 0
         self._rent_after = float("-inf")
         self._closing = False
 
@@ -188,6 +189,7 @@ class Serving:
         await self._buy_time()
         await self._idling.look(self.members)
         theirs = self._shared.views(rows, {member.id for member in self.members})
+        self._others = len(theirs)
         view = PoolView(
             machines=[*(member.view(self.terms.rules) for member in self.members), *theirs],
             waiting=[waiter.asks for waiter in self.queue],
@@ -229,7 +231,7 @@ class Serving:
         await self._parts.ledger(lambda ledger: ledger.wait_in_pool(name, mine, since, until))
 
     def _notice_losses(self, rows: dict[str, LeaseRow]) -> None:
-        """Let go of parked machines that other processes have taken."""
+        """Let go of machines that others have taken, or asked to be given up."""
         for member in self.members:
             row, hold = rows.get(member.id), member.hold
             if hold is None or member.standing is Standing.LEAVING:
@@ -239,6 +241,10 @@ class Serving:
                 self._lose(member)
             elif hold.release_reason is not None:
                 member.leave(hold.release_reason)
+            elif row is not None and row.release_requested_at is not None:
+                member.leave(row.release_reason)
+            elif row is not None and row.drain_reason:
+                member.wrong = member.wrong or row.drain_reason
 
     def _lose(self, member: Member) -> None:
         assert member.hold is not None
@@ -340,7 +346,7 @@ class Serving:
         self._failures += 1
         self._rent_after = self.now() + delay(self._failures, self._parts.source)
         self._tell(EventKind.FAILED, f"no machine for pool {self.terms.share.name}: {error}")
-        if len(self.members) == 1:
+        if len(self.members) == 1 and not self._others:
             for waiter in self.queue:
                 waiter.refuse(error)
             self.queue.clear()

@@ -349,7 +349,8 @@ class Supervisor:
     def _may_be_adopted(self, hold: Hold) -> bool:
         """Whether somebody may rightly take the lease for theirs by now."""
         heard = abs(self._parts.now() - self._beat) < OWNER_TTL
-        return hold.row.parked or (hold.row.on_owner_death == "adopt" and not heard)
+        shared = bool(hold.row.pool) and hold.row.state is LeaseState.IDLE
+        return shared or (hold.row.on_owner_death == "adopt" and not heard)
 
     async def _destroy_anyway(self, hold: Hold, machine: Machine) -> None:
         """The ledger cannot be written, but the machine can be given up: it would bill on."""
