@@ -5,11 +5,12 @@ from __future__ import annotations
 import signal
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from gpubroker import Broker, fixed
+from gpubroker import Broker, Job, fixed
 
 from .conftest import Start
 from .test_processes import assert_all_gone, processes_of
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("own_settings")
 #: Runs a job for each line that it is told, and answers with the lease that it ran on.
 WORKER = """
 import sys
-from gpubroker import Broker, fixed
+from gpubroker import Broker, Job, fixed
 with Broker() as broker, broker.pool(name="images", keep_warm=fixed({kept})) as pool:
     print("open", flush=True)
     for line in sys.stdin:
@@ -56,6 +57,29 @@ def test_two_processes_take_turns_on_one_machine(start: Start, tmp_path: Path) -
 
     assert len({lease for lease, _ in asked}) == 1
     assert [count for _, count in asked] == [0, 1, 2, 3, 4]
+    assert_all_gone(tmp_path)
+
+
+@pytest.mark.deep
+def test_they_take_turns_through_a_database_too(
+    start: Start,
+    environment: dict[str, str],
+    database: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is needed to take a machine lies with this user, on this host."""
+    environment |= {"GPUBROKER_LEDGER": database, "GPUBROKER_MARK_KEY": "0123456789abcdef" * 4}
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    one, two = opened(start), opened(start)
+
+    asked = [ask(worker) for worker in (one, two, two, one)]
+    for worker in (one, two):
+        assert worker.communicate(timeout=60)[1] == ""
+
+    assert len({lease for lease, _ in asked}) == 1
+    assert [count for _, count in asked] == [0, 1, 2, 3]
     assert_all_gone(tmp_path)
 
 
@@ -99,8 +123,8 @@ def test_an_idle_machine_of_a_killed_process_ends_with_its_idle_limit(
     assert list(processes_of(tmp_path)) == []
 
 
-def test_a_pool_is_used_by_several_threads(tmp_path: Path) -> None:
-    """The synchronous pool borrows, runs and tells as the other one does."""
+def test_a_pool_is_used_by_synchronous_code(tmp_path: Path) -> None:
+    """It borrows, runs and tells as the other one does."""
     with Broker() as broker, broker.pool(keep_warm=fixed(60)) as pool:
         with pool.machine() as machine:
             inside = machine.run(["echo", "hello"])
@@ -110,6 +134,26 @@ def test_a_pool_is_used_by_several_threads(tmp_path: Path) -> None:
     assert inside.text == "hello\n"
     assert inside.lease_id == outside.lease_id == machine.lease.id
     assert (state.busy, state.queued) == (1, 0)
+    assert_all_gone(tmp_path)
+
+
+def test_jobs_side_by_side_lose_none_of_their_outputs(tmp_path: Path) -> None:
+    """Though a machine forgets jobs that have ended when the next one starts."""
+
+    def job(number: int) -> Job:
+        script = f"head -c 300000 /dev/urandom > {number}.bin"
+        return Job(script, outputs=f"{number}.bin", output_dir=tmp_path / "out")
+
+    with (
+        Broker() as broker,
+        broker.pool(jobs_per_machine=4) as pool,
+        ThreadPoolExecutor(8) as threads,
+    ):
+        results = list(threads.map(lambda number: pool.run(job(number)), range(16)))
+
+    assert [result.failure for result in results] == [""] * 16
+    assert len({result.lease_id for result in results}) == 1
+    assert len(list((tmp_path / "out").iterdir())) == 16
     assert_all_gone(tmp_path)
 
 
@@ -124,7 +168,7 @@ with Broker() as broker, broker.pool(
     for line in sys.stdin:
         with pool.machine() as machine:
             status = urllib.request.urlopen(machine.url).status
-            print(machine.lease.id, status, flush=True)
+        print(machine.lease.id, status, flush=True)
 """
 
 
@@ -137,7 +181,6 @@ def test_a_service_goes_on_when_its_machine_changes_hands(start: Start, tmp_path
 
     asked = [ask(worker) for worker in (one, two, one)]
     servers = [pid for pid in processes_of(tmp_path) if is_server(pid)]
-    time.sleep(0.5)  # until it is parked, which the end of a borrowing does not wait for
     one.send_signal(signal.SIGKILL)
     one.wait()
     asked.append(ask(two))

@@ -10,8 +10,8 @@ from typing import Any
 import anyio
 import pytest
 
-from gpubroker import Event, EventKind, InvalidValue, Job, LeaseState, Requirements
-from gpubroker.lifecycle.lease_files import KeptJob, KeptLease, LeaseFiles
+from gpubroker import Event, EventKind, HostIdentity, InvalidValue, Job, LeaseState, Requirements
+from gpubroker.lifecycle.lease_files import KeptJob, KeptLease, KeptReach, KeptServer, LeaseFiles
 from gpubroker.testing import ScriptedCloud, offer
 
 from .conftest import MakeBroker
@@ -22,6 +22,9 @@ A_4090 = Requirements(gpu="RTX 4090")
 LEASE = KeptLease(
     offer=offer("RTX 4090", "0.40"), image="i", private_key="the-private-key", nonce="n"
 )
+
+REACH = KeptReach(host_keys=("ssh-ed25519 AAAA",), host_identity=HostIdentity.PINNED)
+SERVER = KeptServer(job_id="service-1", port=8188)
 
 
 def a_job(folder: Path) -> KeptJob:
@@ -36,8 +39,11 @@ def test_it_comes_back_as_it_was_and_is_this_users_alone(tmp_path: Path) -> None
 
     files.put_lease("lease-1", LEASE)
     files.put_job("lease-1", a_job(tmp_path))
+    files.put_reach("lease-1", REACH)
+    files.put_server("lease-1", SERVER)
 
     assert (files.lease("lease-1"), files.job("lease-1")) == (LEASE, a_job(tmp_path))
+    assert (files.reach("lease-1"), files.server("lease-1")) == (REACH, SERVER)
     kept = list((tmp_path / "ledger.db.leases").rglob("*"))
     modes = {stat.S_IMODE(p.stat().st_mode) for p in [tmp_path / "ledger.db.leases", *kept]}
     assert modes == {0o700, 0o600}
@@ -52,6 +58,8 @@ def test_what_is_damaged_or_absent_is_not_there(tmp_path: Path) -> None:
 
     assert files.lease("lease-1") is None
     assert files.job("lease-1") is None
+    assert files.reach("lease-1") is None
+    assert files.server("lease-1") is None
     assert files.lease("lease-2") is None
 
 

@@ -154,16 +154,15 @@ async def test_whom_the_queue_has_no_room_for_is_told_at_once(
 ) -> None:
     """And who waits for too long is told then; the job that runs is not disturbed."""
     cloud.job_takes(1000, times=1000)
+    running, waiting = Outcome(), Outcome()
 
     async with (
         broker_on(cloud) as broker,
         broker.pool(A_4090, queue=1, wait=100) as pool,
         anyio.create_task_group() as tasks,
     ):
-        running = Outcome()
         tasks.start_soon(running.of, pool)
         await anyio.sleep(60)
-        waiting = Outcome()
         tasks.start_soon(waiting.of, pool)
         await anyio.sleep(1)
         with pytest.raises(PoolFull):
@@ -312,7 +311,7 @@ async def test_several_jobs_share_a_machine(cloud: ScriptedCloud, broker_on: Mak
     assert took < 200
 
 
-@pytest.mark.parametrize("borrows", [False, True])
+@pytest.mark.parametrize("borrows", [False, pytest.param(True, marks=pytest.mark.deep)])
 async def test_cancelling_at_every_await_leaves_nothing_behind(
     now: VirtualWallClock, broker_on: MakeBroker, tmp_path: Path, borrows: bool
 ) -> None:
@@ -354,6 +353,7 @@ async def test_a_job_cancelled_in_the_queue_leaves_nothing(
 ) -> None:
     """Nobody waits any more; the next in the queue is served as if it had never been there."""
     cloud.job_takes(100, times=9)
+    after, queued = Outcome(), -1
 
     async with broker_on(cloud) as broker, broker.pool(A_4090) as pool:
         async with anyio.create_task_group() as tasks:
@@ -362,7 +362,6 @@ async def test_a_job_cancelled_in_the_queue_leaves_nothing(
             with anyio.move_on_after(10):
                 await pool.run(["never"])
             queued = (await pool.status()).queued
-            after = Outcome()
             tasks.start_soon(after.of, pool)
 
     assert queued == 0

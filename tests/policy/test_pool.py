@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -232,7 +233,7 @@ def test_a_machine_is_found_too_old_for_the_job_that_waits() -> None:
     "wrong",
     [{"min_warm": 2}, {"max_machines": 0}, {"jobs_per_machine": 0}, {"lifetime": 5.0}],
 )
-def test_rules_that_make_no_sense_are_refused(wrong: dict[str, int]) -> None:
+def test_rules_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
     """By the name of the argument."""
     with pytest.raises(InvalidValue, match=next(iter(wrong))):
         PoolRules(**wrong)

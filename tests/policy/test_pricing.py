@@ -19,6 +19,7 @@ from gpubroker.policy.pricing import (
     SHORTEST_LIFETIME,
     is_surprising,
     lifetime_within,
+    more_for,
     spent,
     worst_case,
 )
@@ -278,3 +279,20 @@ class TestSpent:
 
         assert spent(row, NOW + 1000) == Money("0.10")
         assert spent(row, NOW + 10) == Money("0.01")
+
+
+class TestMoreTime:
+    @given(prices, facts, st.lists(st.floats(1, 100_000), min_size=1, max_size=4))
+    def test_a_longer_lease_never_costs_more_than_was_reserved_for_it(
+        self, price: Price, facts: ProviderFacts, steps: list[float]
+    ) -> None:
+        """However often its deadline is moved: until it is gone, it has cost less than is held."""
+        row = lease(price, facts.billing_quantum)
+        row = replace(row, reserved=worst_case(price, 3600, facts))
+
+        for step in steps:
+            until = row.deadline + step
+            more = more_for(row, until, facts.release_margin)
+            row = replace(row, deadline=until, reserved=row.reserved + more)
+
+        assert spent(row, row.deadline + facts.release_margin).micros_up <= row.reserved.micros_up

@@ -204,6 +204,29 @@ class TestRecovery:
         assert findings(scene([lease()], [machine(id="renamed")])) == []
 
 
+class TestPools:
+    @pytest.mark.parametrize("alive", [DEAD, SILENT])
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"idle_until": NOW - 1},
+            {"idle_until": None},
+            {"idle_until": NOW + 9, "deadline": NOW - 1},
+            {"idle_until": NOW + 9, "release_requested_at": NOW - 5},
+            {"idle_until": NOW + 9, "drain_reason": "the price rose"},
+        ],
+    )
+    def test_what_is_parked_ends_with_its_idle_limit(
+        self, alive: bool | None, changes: dict[str, Any]
+    ) -> None:
+        """Until then whoever shares its pool may take it, though its owner is gone."""
+        parked = {"pool": "images", "idle_until": NOW + 9}
+
+        assert finding(S.IDLE, alive, listed=True, **parked) is None
+        assert finding(S.BUSY, alive, listed=True, **parked) is not None
+        assert finding(S.IDLE, alive, listed=True, **{**parked, **changes}) is not None
+
+
 class TestTime:
     @pytest.mark.parametrize("state", [S.REQUESTED, S.UNKNOWN])
     def test_nothing_is_missing_before_it_has_to_be_visible(self, state: S) -> None:

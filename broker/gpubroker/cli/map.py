@@ -21,6 +21,7 @@ from gpubroker.cli.sink import Sink
 from gpubroker.errors import InvalidValue
 from gpubroker.model.durations import parse_seconds
 from gpubroker.model.jobs import Job
+from gpubroker.model.leases import ReleaseState
 from gpubroker.model.money import Money, parse_money
 from gpubroker.model.requirements import Requirements
 from gpubroker.model.results import Result
@@ -129,6 +130,7 @@ async def _work(
 ) -> bool:
     """Run the batch; whether all that was rented is proven gone."""
     narration = Narration(progress)
+    proof: dict[str, ReleaseState] = {}
 
     async def work() -> bool:
         async with AsyncBroker(
@@ -152,7 +154,7 @@ async def _work(
                     _tell(progress, asked.inputs[index], result)
             finally:
                 with anyio.CancelScope(shield=True):
-                    proof = await prove(broker, narration.leases, within=asked.proof_wait)
+                    proof.update(await prove(broker, narration.leases, within=asked.proof_wait))
             return all_proven(proof)
 
     return await Stop().watch(work)

@@ -32,6 +32,7 @@ class Hold:
         unattended: a sweep has adopted it with its job: nobody here waits for either.
         left: this broker lets go of it, and leaves it to whoever finds it.
         ends_at: when its lifetime is over, by the event loop's clock, which nobody sets back.
+        running: ids of what is under way on it: jobs, set-up, probes and servers.
         life_ends: Unix time beyond which its deadline is never moved.
     """
 
@@ -50,6 +51,7 @@ class Hold:
         self.drain_reason = ""
         self.ends_at = anyio.current_time() + row.deadline - (now or row.created_at)
         self.life_ends = row.deadline
+        self.running: set[str] = set()
         self.image = image
         self.provider = provider
         self.offer = offer

@@ -125,7 +125,9 @@ class Parts:
         if key not in self.taken:
             return False
         hold = self.taken[key]
-        return hold is None or (hold.row.state.open and hold.row.acknowledged_at is None)
+        return hold is None or (
+            not hold.left and hold.row.state.open and hold.row.acknowledged_at is None
+        )
 
     def new_id(self, prefix: str) -> str:
         """A short id that is new in this ledger."""

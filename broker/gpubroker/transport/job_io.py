@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Literal
 
 from gpubroker.model.jobs import Purpose
@@ -41,6 +41,7 @@ class JobIO:
         on_progress: ProgressCallback | None = None,
         begun: bool = False,
         taken_over: Callable[[], bool] = lambda: False,
+        running: Collection[str] = (),
     ) -> None:
         self.job_id = job_id
         self.begun = begun
@@ -52,12 +53,21 @@ class JobIO:
         self._on_output = on_output
         self._on_progress = on_progress
         self._taken_over = taken_over
+        self._running = running
         self._kept: dict[Stream, bytearray] = {"stdout": bytearray(), "stderr": bytearray()}
 
     @property
     def in_home(self) -> bool:
         """Run in the machine's home folder, which all its jobs share, and not in one of its own."""
         return self.purpose == "setup"
+
+    @property
+    def beside(self) -> str:
+        """Ids of the other jobs under way on the machine, with blanks between them.
+
+        One of them may have ended there while its outputs are still to be brought back.
+        """
+        return " ".join(sorted(set(self._running) - {self.job_id}))
 
     @property
     def leave_running(self) -> bool:

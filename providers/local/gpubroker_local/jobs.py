@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Self
@@ -135,10 +135,15 @@ class JobFolder:
             scope=Scope.OFFER,
         )
 
-    def discard_earlier(self) -> None:
-        """Delete the jobs of this lease that have ended: their outputs are with their callers."""
+    def discard_earlier(self, under_way: Collection[str] = ()) -> None:
+        """Delete the jobs of this lease that have ended: their outputs are with their callers.
+
+        Args:
+            under_way: ids of those whose outputs may be not.
+        """
         for path in self.path.parent.iterdir():
-            if path != self.path and (path / "status").exists():
+            ended = (path / "status").exists()
+            if path != self.path and path.name not in under_way and ended:
                 shutil.rmtree(path, ignore_errors=True)
 
 

@@ -243,7 +243,7 @@ class LocalProvider:
             passed_on=self._options.pass_env,
         )
         try:
-            await to_thread.run_sync(files.discard_earlier)
+            await to_thread.run_sync(files.discard_earlier, io.beside.split())
             files.make()
             if job.files:
                 await in_pieces(place(job.files, files.folder))

@@ -427,6 +427,19 @@ class TestStartingOnce:
 
         assert [path.name for path in (machine.home / ".gpubroker/jobs").iterdir()] == ["job-2"]
 
+    @each_shell
+    async def test_those_whose_outputs_are_on_their_way_are_not(
+        self, desk: Desk, any_machine: LocalChannel
+    ) -> None:
+        """Jobs may run side by side: what has ended beside a new one is its caller's still."""
+        await desk.run(any_machine, "echo 1 > a", files={"x": b""})
+        running = ["job-1", "job-3"]
+
+        await desk.run(any_machine, "echo 1 > a", files={"x": b""}, io={"running": running})
+
+        left = sorted(path.name for path in (any_machine.home / ".gpubroker/jobs").iterdir())
+        assert left == ["job-1", "job-2"]
+
     @pytest.mark.parametrize("job_id", ["", "../x", "a b", "a/b", ".", "x" * 101])
     async def test_an_id_is_a_plain_name(
         self, desk: Desk, machine: LocalChannel, job_id: str

@@ -86,12 +86,15 @@ async def run_on(
         on_progress=_progress(parts, hold),
         begun=begun,
         taken_over=lambda: taken_over(parts, hold),
+        running=hold.running,
     )
+    hold.running.add(job_id)
     began = anyio.current_time()
     try:
         try:
             outcome = await _outcome(parts, hold, job, io)
         finally:
+            hold.running.discard(job_id)
             if kept is not None:
                 kept.close()
         if kept is not None and kept.problem is not None:

@@ -148,12 +148,23 @@ class Keeper:
         async with AsyncExitStack() as stack:
             if terms.service is not None:
                 member.server = await stack.enter_async_context(lease.service(terms.service))
+                await self._note_ready(member)
             tasks = await stack.enter_async_context(background())
             if member.server is not None:
                 tasks.start_soon(self._watch_server, member, member.server)
             if terms.health is not None:
                 tasks.start_soon(self._watch_health, member, lease, terms.health)
             yield
+
+    async def _note_ready(self, member: Member) -> None:
+        """A cold start ends when the service answers, not when the machine is set up."""
+        assert member.hold is not None
+        row, at = member.hold.row, self._parts.now()
+        if row.state is LeaseState.READY:
+            noted = await self._parts.ledger(
+                lambda ledger: ledger.note(row, at, "serving", ready_at=at)
+            )
+            member.hold.update(noted)
 
     async def _watch_server(self, member: Member, server: AsyncServer) -> None:
         self._found_wrong(member, str(await server.wait_failed()))

@@ -99,6 +99,7 @@ class AsyncPool:
             assert member.lease is not None
             async with member.lease.in_use(f"borrowed from {self.name}"):
                 yield AsyncPoolMachine(member, self._serving.now)
+        await self._serving.looked()
 
     async def status(self) -> PoolStatus:
         """How it is now."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -29,7 +29,16 @@ from gpubroker.model.events import EventKind
 from gpubroker.model.leases import LeaseRow
 from gpubroker.model.pools import PoolStatus
 from gpubroker.policy.backoff import delay
-from gpubroker.policy.pool import HORIZON, POLL, RENEW, PoolView, Standing, decide
+from gpubroker.policy.pool import (
+    HORIZON,
+    LOOK,
+    POLL,
+    RENEW,
+    PoolSteps,
+    PoolView,
+    Standing,
+    decide,
+)
 
 #: Seconds for which a wait that is on record counts without being said again.
 _WAIT_COUNTS = 3.0
@@ -162,7 +171,7 @@ class Serving:
             except Exception as error:  # noqa: BLE001 - its machines cost money: it goes on
                 problem = f"{type(error).__name__}: {error}"
                 self._tell(EventKind.ALARM, f"pool {self.terms.share.name}: {problem}")
-                look_at = self.now() + POLL
+                look_at = self.now() + (POLL if self.queue else LOOK)
             self._ended = self._begun
             after, self._after = self._after, anyio.Event()
             after.set()
@@ -171,16 +180,14 @@ class Serving:
 
     async def _step(self) -> float:
         """Look, decide, carry out; returns when to look again."""
-        name, mine, host = self.terms.share.name, self._parts.identity.id, self._parts.identity.host
-        now = self.now()
+        name, mine, now = self.terms.share.name, self._parts.identity, self.now()
         rows, others = await self._parts.ledger(
-            lambda ledger: (ledger.pool(name), ledger.pool_waits(name, mine, host, now))
+            lambda ledger: (ledger.pool(name), ledger.pool_waits(name, mine.id, mine.host, now))
         )
         self._notice_losses({row.id: row for row in rows})
         await self._buy_time()
         await self._idling.look(self.members)
-        own = {member.id for member in self.members}
-        theirs = self._shared.views(rows, own)
+        theirs = self._shared.views(rows, {member.id for member in self.members})
         view = PoolView(
             machines=[*(member.view(self.terms.rules) for member in self.members), *theirs],
             waiting=[waiter.asks for waiter in self.queue],
@@ -188,29 +195,38 @@ class Serving:
             cold_start=await self._idling.cold_start(self.members),
             rent_after=self._rent_after,
         )
-        now = self.now()
-        steps = decide(view, self.terms.rules, now)
-        by_id = {member.id: member for member in self.members}
-        for lease, reason in steps.release:
-            by_id[lease].leave(reason)
+        steps = decide(view, self.terms.rules, self.now())
+        await self._carry_out(steps, rows)
+        if self.queue and theirs:
+            await self._tell_others()
+        return steps.look_at
+
+    async def _carry_out(self, steps: PoolSteps, rows: Sequence[LeaseRow]) -> None:
+        members = {member.id: member for member in self.members}
         waiters = {id(waiter.asks): waiter for waiter in self.queue}
+        for lease, reason in steps.release:
+            members[lease].leave(reason)
         for asks, lease in steps.give:
-            await self._give(waiters[id(asks)], by_id[lease])
+            await self._give(waiters[id(asks)], members[lease])
         for row in rows:
             if row.id in steps.take:
                 self._add(Member(row.id), row)
         for _ in range(steps.rent):
             self._add(Member(self._parts.new_id("machine")), None)
         for lease in steps.park:
-            if by_id[lease].standing is Standing.FREE:
-                await self._park(by_id[lease])
-        if self.queue and theirs:
-            since = min(waiter.asks.since for waiter in self.queue)
-            await self._supervisor.beat()
-            await self._parts.ledger(
-                lambda ledger: ledger.wait_in_pool(name, mine, since, now + _WAIT_COUNTS)
-            )
-        return steps.look_at
+            if members[lease].standing is Standing.FREE:
+                await self._park(members[lease])
+
+    async def _tell_others(self) -> None:
+        """Say on record since when somebody waits here: others leave idle machines to them."""
+        name, mine, until = (
+            self.terms.share.name,
+            self._parts.identity.id,
+            self.now() + _WAIT_COUNTS,
+        )
+        since = min(waiter.asks.since for waiter in self.queue)
+        await self._supervisor.beat()
+        await self._parts.ledger(lambda ledger: ledger.wait_in_pool(name, mine, since, until))
 
     def _notice_losses(self, rows: dict[str, LeaseRow]) -> None:
         """Let go of parked machines that other processes have taken."""
@@ -218,7 +234,8 @@ class Serving:
             row, hold = rows.get(member.id), member.hold
             if hold is None or member.standing is Standing.LEAVING:
                 continue
-            if hold.left or (row is not None and row.epoch != hold.row.epoch):
+            # What was read may be older than what is in hand, which was taken meanwhile.
+            if hold.left or (row is not None and row.epoch > hold.row.epoch):
                 self._lose(member)
             elif hold.release_reason is not None:
                 member.leave(hold.release_reason)
@@ -249,6 +266,9 @@ class Serving:
         """Give somebody a machine, if it can be had still; else it is decided anew."""
         hold = member.hold
         assert hold is not None
+        if member.standing is Standing.LEAVING:
+            self.look()
+            return
         try:
             if member.standing is Standing.PARKED:
                 await self._take_back(member)

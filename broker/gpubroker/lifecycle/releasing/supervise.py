@@ -166,6 +166,7 @@ class Supervisor:
     def hold(self, hold: Hold) -> None:
         """See to it from now on that it is given up at its deadline, or at our end."""
         self.holds[hold.row.id] = hold
+        self.lost.discard(hold.row.id)  # it may have been ours before
         self._changed.set()
 
     def let_go(self, hold: Hold) -> None:

@@ -83,6 +83,7 @@ class RemoteJob:
             timeout,
             "files" if self._has_files else "-",
             "tar" if self._has_files or job.outputs else "-",
+            self._io.beside,
         ) as conversation:
             if not self._started:
                 await conversation.send(job_lines(job.argv, self._io.env))

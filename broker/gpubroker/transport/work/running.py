@@ -63,7 +63,7 @@ async def run_job(channel: Channel, job: Job, io: JobIO) -> Outcome:
 
 async def _place(patient: PatientChannel, placed: list[Entry], io: JobIO) -> bool:
     """Put a job's files into its folder, unless it was started before; ``False`` without a tar."""
-    found = _READY.fullmatch(await patient.ask("prepare"))
+    found = _READY.fullmatch(await patient.ask("prepare", io.beside))
     if found is None:
         raise broken("the machine does not say whether a job can be placed")
     state, tar, free = found.groups()

@@ -2,6 +2,7 @@
 # `job.sh` reads, where $2 is "new". $1: id. $2: "new" or "started". $3, $4: bytes of standard
 # output and standard error that are known. $5: bytes of each stream to send. $6: "work" or
 # "home". $7: seconds it may run, or "-". $8: "files" if its files are there. $9: "tar" if needed.
+# ${10}: other jobs under way.
 mask=$(umask)
 umask 077
 # Waits for the launcher. A busy machine takes its time; only one whose launcher was killed at once
@@ -23,7 +24,7 @@ end") ;;
   esac
   [ "$9" != tar ] || command -v tar >/dev/null || { echo T && exit 0; }
   [ "$8" != files ] || [ -d "$jobs/$1/new" ] || [ -d "$jobs/$1/work" ] || { echo G && exit 0; }
-  forget "$1"
+  forget "$1" "${10}"
   mkdir -p "$jobs/$1" && cd "$jobs/$1" || exit 42
   if command -v setsid >/dev/null; then
     begin='setsid sh -c "$1" sh "$$" "$2" "$3" "$4" "$5" "$6" -'

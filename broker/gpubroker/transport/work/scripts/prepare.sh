@@ -1,8 +1,8 @@
 # Makes a job's folder. Says how far the job is, whether there is a tar, and KiB of free space.
-# $1: id.
+# $1: id. $2: other jobs under way.
 mask=$(umask)
 umask 077
-forget "$1"
+forget "$1" "$2"
 folder=$HOME/.gpubroker/jobs/$1
 mkdir -p "$folder" && cd "$folder" || exit 42
 umask "$mask"
