@@ -89,6 +89,8 @@ class Reaper:
         self._heard: dict[str, float] = {}
         self._surplus: set[str] = set()
         self._alarmed: set[str] = set()
+        #: How many leases had been held at the last look at what nothing more is added to.
+        self._looked_after = -1
         self._releasing = supervisor.releasing
         self._released = anyio.Event()
         self.done = anyio.Event()
@@ -101,7 +103,7 @@ class Reaper:
                 if not self.done.is_set() or await self._anything_open():
                     await self.sweep_all()
                 else:
-                    await self._account()
+                    await self._account(idle=True)
             except Exception as error:  # noqa: BLE001 - it must go on for as long as the broker lives
                 problem = f"{type(error).__name__}: {error}"
                 self._parts.emit(EventKind.ALARM, f"a sweep failed: {problem}")
@@ -135,10 +137,16 @@ class Reaper:
         await self._account()
         return sorted(results, key=lambda swept: swept.provider)
 
-    async def _account(self) -> None:
-        """Put what was billed on record, and see what that makes of the limits."""
-        await self._settling.settle_all()
-        await self.spending.look()
+    async def _account(self, *, idle: bool = False) -> None:
+        """Put what was billed on record, and see what that makes of the limits.
+
+        Args:
+            idle: nothing is open, so that nothing is spent but by what was booked or has just ended.
+        """
+        booked, held = await self._settling.settle_all(), self._supervisor.ever_held
+        if booked or not idle or held != self._looked_after:
+            self._looked_after = held if idle else -1
+            await self.spending.look()
 
     async def _without_provider(self, name: str, leases: Sequence[LeaseRow]) -> Swept:
         """Raise the alarm for machines that cannot be looked at, and quarantine the orphans."""

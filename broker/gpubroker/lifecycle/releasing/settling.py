@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from gpubroker.errors import ProviderError
 from gpubroker.lifecycle.parts import Parts
 from gpubroker.model.events import EventKind
@@ -23,27 +25,38 @@ class Settling:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._asked: dict[str, float] = {}
+        #: By provider: the Unix time before which nothing can become due.
+        self._next: dict[str, float] = {}
 
-    async def settle_all(self) -> None:
-        """Ask each provider that can tell for what is due."""
-        for name, provider in self._parts.providers.items():
-            if "charges" in provider.hooks:
-                await self._settle(name)
+    async def settle_all(self) -> bool:
+        """Ask each provider that can tell for what is due; returns whether anything was booked."""
+        names = [n for n, provider in self._parts.providers.items() if "charges" in provider.hooks]
+        return any([await self._settle(name) for name in names])
 
-    async def _settle(self, name: str) -> None:
+    async def _settle(self, name: str) -> bool:
         parts, now = self._parts, self._parts.now()
-        provider = parts.providers[name]
-        since, until = now - _LONGEST, now - provider.facts.charges_after
+        provider, since = parts.providers[name], now - _LONGEST
+        later = provider.facts.charges_after
+        # A clock that was set back must not make this wait for it to catch up.
+        if now < self._next.get(name, now) <= now + max(later, _AGAIN):
+            return False
         rows = await parts.ledger.insist(
-            lambda ledger: ledger.unsettled(name, since=since, until=until)
+            lambda ledger: ledger.unsettled(name, since=since, until=now)
         )
-        due = [row for row in rows if now >= self._asked.get(row.id, 0.0) + _AGAIN]
-        if not due:
-            return
+        due = [row for row in rows if self._due_at(row, later) <= now]
+        booked = bool(due) and await self._settle_due(name, due)
+        coming = [at for row in rows if (at := self._due_at(row, later)) > now]
+        # What has not ended yet becomes due later than that.
+        self._next[name] = now if booked is None else min([now + later, *coming])
+        return bool(booked)
+
+    async def _settle_due(self, name: str, due: Sequence[LeaseRow]) -> bool | None:
+        """Ask for bills; returns whether any was booked, or ``None`` if it could not be asked."""
+        provider, now = self._parts.providers[name], self._parts.now()
         try:
             charges = await provider.charges(min(row.created_at for row in due), now)
         except ProviderError:
-            return  # asked again with the next sweep
+            return None  # asked again with the next sweep
         billed = {charge.machine_id: charge.amount for charge in charges}
         booked: list[bool] = []
         for row in due:
@@ -54,6 +67,13 @@ class Settling:
                 booked.append(await self._book(row, amount))
         if booked and not any(booked):
             await self._compare(name)
+        return bool(booked)
+
+    def _due_at(self, row: LeaseRow, later: float) -> float:
+        """Unix time at which to ask for a released lease's bill."""
+        ended_at = row.ended_at or row.created_at
+        asked = self._asked.get(row.id)
+        return ended_at + later if asked is None else max(ended_at + later, asked + _AGAIN)
 
     async def _book(self, row: LeaseRow, amount: Money) -> bool:
         """Settle one lease; returns whether that was worth an alarm."""

@@ -6,6 +6,7 @@ release that still gets done. Only closing the broker ends these tasks, and only
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -65,6 +66,7 @@ class Supervisor:
         holds: the leases in hand, by id.
         lost: ids of those that other processes have taken over.
         jumped: set, and then replaced, when the wall clock has jumped.
+        ever_held: how many leases have been held here by now.
     """
 
     def __init__(self, parts: Parts, tasks: TaskGroup) -> None:
@@ -78,6 +80,7 @@ class Supervisor:
         self._changed = anyio.Event()
         self._beat = 0.0
         self.jumped = anyio.Event()
+        self.ever_held = 0
         self.holds: dict[str, Hold] = {}
         self.lost: set[str] = set()
         #: Ids of leases of others that this broker has taken over and is releasing.
@@ -166,6 +169,7 @@ class Supervisor:
     def hold(self, hold: Hold) -> None:
         """See to it from now on that it is given up at its deadline, or at our end."""
         self.holds[hold.row.id] = hold
+        self.ever_held += 1
         self.lost.discard(hold.row.id)  # it may have been ours before
         self._changed.set()
 
@@ -371,7 +375,7 @@ class Supervisor:
     # ---- watching over what is held -------------------------------------------------------
 
     async def watch(self) -> None:
-        """End what is past its deadline. Waits for nothing but time.
+        """End what is past its deadline. Waits for nothing but time; while nothing is held, not at all.
 
         A lifetime is over by the wall clock, which goes on while a computer sleeps, or by the event
         loop's, which nobody can set back: whichever is first.
@@ -391,7 +395,8 @@ class Supervisor:
                 if not h.release_reason
             ]
             self._changed = anyio.Event()
-            with anyio.move_on_after(max(0.05, min([_CLOCK_CHECK, *ends]))):
+            pause = max(0.05, min([_CLOCK_CHECK, *ends])) if self.holds else math.inf
+            with anyio.move_on_after(pause):
                 await self._changed.wait()
 
     def _notice_jump(self, seconds: float) -> None:
