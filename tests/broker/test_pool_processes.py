@@ -198,3 +198,32 @@ def is_server(pid: int) -> bool:
     """Whether a process is the HTTP server itself."""
     words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     return words[1:3] == [b"-m", b"http.server"]
+
+
+BATCH = """
+from gpubroker import Broker, Job
+job = Job("echo {{}} >> {folder}/begun; sleep 0.3; echo {{}} > out", outputs="out", output_dir="{folder}/{{n}}")
+with Broker() as broker:
+    for index, result in broker.map(job, "abcdef", name="letters"):
+        print(index, result.failure, flush=True)
+"""
+
+
+def test_a_batch_whose_program_was_killed_goes_on(start: Start, tmp_path: Path) -> None:
+    """What was finished is given again; what ran, and what was left, is done."""
+    program = BATCH.format(folder=tmp_path)
+    first = start(program)
+    assert first.stdout is not None
+    seen = [first.stdout.readline() for _ in range(3)]
+
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    output, errors = start(program).communicate(timeout=90)
+
+    begun = (tmp_path / "begun").read_text().split()
+    assert errors == ""
+    assert [line.split() for line in output.splitlines()] == [[str(n)] for n in range(6)]
+    assert [line.split() for line in seen] == [["0"], ["1"], ["2"]]
+    assert [begun.count(letter) for letter in "abc"] == [1, 1, 1]
+    assert (tmp_path / "5" / "out").read_text() == "f\n"
+    assert_all_gone(tmp_path)
