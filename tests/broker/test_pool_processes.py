@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gpubroker import Broker, Job, fixed
+from gpubroker import Broker, Job, Result, fixed
 
 from .conftest import Start
 from .test_processes import assert_all_gone, processes_of
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("own_settings")
 #: Runs a job for each line that it is told, and answers with the lease that it ran on.
 WORKER = """
 import sys
-from gpubroker import Broker, Job, fixed
+from gpubroker import Broker, Job, Result, fixed
 with Broker() as broker, broker.pool(name="images", keep_warm=fixed({kept})) as pool:
     print("open", flush=True)
     for line in sys.stdin:
@@ -140,16 +140,17 @@ def test_a_pool_is_used_by_synchronous_code(tmp_path: Path) -> None:
 def test_jobs_side_by_side_lose_none_of_their_outputs(tmp_path: Path) -> None:
     """Though a machine forgets jobs that have ended when the next one starts."""
 
-    def job(number: int) -> Job:
-        script = f"head -c 300000 /dev/urandom > {number}.bin"
-        return Job(script, outputs=f"{number}.bin", output_dir=tmp_path / "out")
-
     with (
         Broker() as broker,
         broker.pool(jobs_per_machine=4) as pool,
         ThreadPoolExecutor(8) as threads,
     ):
-        results = list(threads.map(lambda number: pool.run(job(number)), range(16)))
+
+        def run(number: int) -> Result:
+            script = f"head -c 300000 /dev/urandom > {number}.bin"
+            return pool.run(Job(script, outputs=f"{number}.bin", output_dir=tmp_path / "out"))
+
+        results = list(threads.map(run, range(16)))
 
     assert [result.failure for result in results] == [""] * 16
     assert len({result.lease_id for result in results}) == 1

@@ -130,6 +130,11 @@ class TestLimits:
             ledger.reserve(new_lease("2.00"), [])
         with closing(sqlite3.connect(path, isolation_level=None)) as sql:
             for statement in (
+                "DROP INDEX leases_by_pool",
+                "DROP TABLE pool_waits",
+                "DROP TABLE batch_items",
+                "ALTER TABLE leases DROP COLUMN pool",
+                "ALTER TABLE leases DROP COLUMN idle_until",
                 "ALTER TABLE leases DROP COLUMN on_owner_death",
                 "ALTER TABLE leases ADD COLUMN suspected_at DOUBLE PRECISION",
                 "DROP TABLE lease_tags",

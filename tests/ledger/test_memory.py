@@ -161,6 +161,11 @@ def test_anything_that_can_be_learnt_comes_back_unchanged(
 
 #: Undoes every migration but the first.
 _BACK_TO_FIRST = (
+    "DROP INDEX leases_by_pool",
+    "DROP TABLE pool_waits",
+    "DROP TABLE batch_items",
+    "ALTER TABLE leases DROP COLUMN pool",
+    "ALTER TABLE leases DROP COLUMN idle_until",
     "ALTER TABLE leases DROP COLUMN on_owner_death",
     "ALTER TABLE leases ADD COLUMN suspected_at REAL",
     "DROP INDEX leases_unsettled",
