@@ -18,6 +18,7 @@ from typing import Final
 from benchmarks import (
     emulated_leases,
     failover,
+    keep_warm,
     many_leases,
     much_output,
     one_job,
@@ -36,6 +37,7 @@ BENCHMARKS: Final[dict[str, tuple[Callable[[int, Path], list[Figure]], int, int]
     "command": (one_job.command, 15, 3),
     "plan": (planning.plans, 10, 2),
     "failover": (failover.failovers, 10, 2),
+    "keep_warm": (keep_warm.keep_warm, 2, 1),
     "leases": (many_leases.leases, 3, 1),
     "ssh": (over_ssh.over_ssh, 3, 1),
     "emulated": (emulated_leases.emulated_leases, 2, 1),

@@ -120,6 +120,10 @@ class TestLearnt:
 
         assert learnt()(gaps, cold_start) == once == learnt()(seen(*lengths), cold_start)
 
+    def test_a_rush_alone_teaches_nothing(self) -> None:
+        """Hundreds of short gaps within minutes do not tell how long the next quiet will be."""
+        assert learnt()(seen(*[1.0] * 500), COLD_START) == COLD_START
+
     def test_machines_that_are_never_needed_soon_are_given_up_at_once(self) -> None:
         """Where every gap is longer than a cold start, idling only costs."""
         assert learnt()(seen(*[5_000.0] * 20), COLD_START) == 0

@@ -15,8 +15,8 @@ from gpubroker.policy.schedule import Schedule, Window, parse_window
 HOUR = 3600.0
 BERLIN, NEW_YORK = "Europe/Berlin", "America/New_York"
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-#: Days on which clocks change, in Berlin and in New York.
-CHANGES = ("2026-03-29", "2026-10-25", "2026-03-08", "2026-11-01")
+#: Days on which clocks change, in Berlin, in New York and, by half an hour, on Lord Howe Island.
+CHANGES = ("2026-03-29", "2026-10-25", "2026-03-08", "2026-11-01", "2026-04-05", "2026-10-04")
 
 
 def moment(text: str, zone: str = BERLIN, *, fold: int = 0) -> float:
@@ -24,10 +24,8 @@ def moment(text: str, zone: str = BERLIN, *, fold: int = 0) -> float:
 
 
 zones = st.sampled_from([BERLIN, NEW_YORK, "Asia/Kolkata", "Australia/Lord_Howe", "UTC"])
-near_changes = st.builds(
-    lambda day, offset: moment(day, "UTC") + offset,
-    st.sampled_from(CHANGES),
-    st.floats(-2 * 86_400, 2 * 86_400),
+near_changes = st.tuples(st.sampled_from(CHANGES), st.floats(-2 * 86_400, 2 * 86_400)).map(
+    lambda found: moment(found[0], "UTC") + found[1]
 )
 moments = st.floats(0, 4e9) | near_changes
 clocks = st.integers(0, 24 * 60 - 1).map(lambda m: f"{m // 60:02}:{m % 60:02}")
@@ -36,14 +34,12 @@ days = (
     | st.tuples(st.sampled_from(DAYS), st.sampled_from(DAYS)).map("-".join)
     | st.lists(st.sampled_from(DAYS), min_size=1, max_size=3).map(",".join)
 )
-windows = st.builds(lambda *parts: parts, days, clocks, clocks | st.just("24:00")).filter(
-    lambda parts: parts[1] != parts[2]
+windows = (
+    st.tuples(days, clocks, clocks | st.just("24:00"))
+    .filter(lambda parts: parts[1] != parts[2])
+    .map(lambda parts: Window(*parts))
 )
-schedules = st.builds(
-    lambda parts, zone: Schedule(tuple(Window(*each) for each in parts), zone),
-    st.lists(windows, min_size=1, max_size=3),
-    zones,
-)
+schedules = st.builds(Schedule, st.lists(windows, min_size=1, max_size=3).map(tuple), zones)
 
 
 def shown_within(schedule: Schedule, now: float) -> bool:
@@ -51,21 +47,22 @@ def shown_within(schedule: Schedule, now: float) -> bool:
     wall = datetime.fromtimestamp(now, ZoneInfo(schedule.timezone)).replace(tzinfo=None)
     for window in schedule.windows:
         assert isinstance(window, Window)
-        first, _, last = window.days.partition("-")
         for back in (0, 1):
             day = (wall - timedelta(days=back)).replace(hour=0, minute=0, second=0, microsecond=0)
-            name, start, end = DAYS[day.weekday()], DAYS.index(first) if last else 0, 0
-            if last:
-                end = (DAYS.index(last) - start) % 7
-                on = (day.weekday() - start) % 7 <= end
-            else:
-                on = window.days == "daily" or name in window.days.split(",")
             opens, closes = (day + _past_midnight(text) for text in (window.opens, window.closes))
             if closes <= opens:
                 closes += timedelta(days=1)
-            if on and opens <= wall < closes:
+            if _is_on(window.days, day.weekday()) and opens <= wall < closes:
                 return True
     return False
+
+
+def _is_on(days: str, weekday: int) -> bool:
+    first, dash, last = days.partition("-")
+    if dash:
+        start = DAYS.index(first)
+        return (weekday - start) % 7 <= (DAYS.index(last) - start) % 7
+    return days == "daily" or DAYS[weekday] in days.split(",")
 
 
 def _past_midnight(clock: str) -> timedelta:
@@ -195,6 +192,13 @@ class TestWarm:
 
         assert schedule.warm_wanted(opens - 900, cold_start=30)
         assert not schedule.warm_wanted(opens - 901, cold_start=30)
+
+    @given(st.floats(0, 3_600))
+    def test_who_wakes_at_the_moment_to_start_finds_that_it_has_come(self, lead: float) -> None:
+        """Whatever rounding does to the moment."""
+        schedule = Schedule.parse("mon-fri 09:00-18:00", BERLIN)
+
+        assert schedule.warm_wanted(moment("2026-03-30T09:00") - lead, cold_start=lead)
 
     @given(schedules, moments, st.floats(0, 3_600))
     def test_nothing_is_warm_outside_the_windows_and_the_lead_before_them(

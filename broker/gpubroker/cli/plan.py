@@ -94,7 +94,7 @@ def plan(
     planned = Planned(
         traffic=requests,
         price=price,
-        source="given" if offer is None else offer.title,
+        source="given" if offer is None else f"{offer.title} at {offer.provider}",
         cold_start=cold_start,
         began=began,
         outlooks=outlooks,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -15,7 +14,7 @@ from gpubroker.errors import InvalidValue
 from gpubroker.model.durations import parse_seconds
 from gpubroker.policy.replay import Arrival
 from gpubroker.policy.schedule import Schedule, Window
-from gpubroker.policy.usage import DAYS, monday, parse_hours, parse_usage
+from gpubroker.policy.usage import parse_hours, parse_usage
 from gpubroker.policy.windows import check_timezone
 
 
@@ -77,13 +76,12 @@ def _from_usage(said: Said, zone: str) -> Traffic:
         usage = replace(usage, seconds=parse_seconds("seconds", said.seconds))
     hours = (usage.when.opens, usage.when.closes) if said.hours is None else parse_hours(said.hours)
     usage = replace(usage, when=Window(said.days or usage.when.days, *hours))
-    since = monday(time.time(), zone)
-    arrivals = list(usage.arrivals(since))
+    since, until = usage.span
     return Traffic(
         title=f"{usage.per_day:g} a day, {usage.seconds:g} s each, {usage.when} ({zone})",
-        arrivals=arrivals,
+        arrivals=list(usage.arrivals()),
         since=since,
-        until=since + DAYS * 86_400,
+        until=until,
         timezone=zone,
         schedule=usage.schedule,
     )

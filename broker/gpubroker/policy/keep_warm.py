@@ -16,6 +16,9 @@ from gpubroker.errors import InvalidValue
 _REMEMBERED: Final = 512
 #: So many gaps must have been seen before anything is learnt from them.
 _FEWEST: Final = 8
+#: So many cold starts must lie between the oldest and the newest of them: rare long gaps are what
+#: keeping machines costs, and a second full of short ones tells nothing of them.
+_LONG: Final = 20
 #: A gap counts half as much as one that is so many gaps newer.
 _HALF_LIFE: Final = 128
 #: What a gap counts that followed on a wholly different one; one that did on the same counts 1 more.
@@ -30,10 +33,12 @@ class Gap(NamedTuple):
     Attributes:
         seconds: how long it was.
         after: the logarithm of the gap that had ended last before it began; 0 if none had.
+        until: when it ended.
     """
 
     seconds: float
     after: float
+    until: float
 
 
 @dataclass(slots=True)
@@ -63,7 +68,7 @@ class Gaps:
         """Somebody began to use a machine."""
         if self.idle:
             since, after = self.idle.pop()
-            self.seen.append(Gap(max(0.0, at - since), after))
+            self.seen.append(Gap(max(0.0, at - since), after, at))
 
     def ended(self, at: float) -> None:
         """A machine became idle."""
@@ -115,13 +120,13 @@ class learnt:  # noqa: N801
     """Keep it for the time that would have cost least in the gaps that were seen, if it is clear.
 
     Gaps count the more, the newer they are, and the more alike the gaps were that they followed
-    on: uses come in bursts. With few gaps, or where little would be saved, it is `break_even`; and
-    no machine is kept for longer than that. After a change of traffic it has relearnt when the
-    new gaps outweigh the old, some 128 of them later.
+    on: uses come in bursts. With few gaps or little time seen, or where little would be saved, it
+    is `break_even`; and no machine is kept for longer than that. After a change of traffic it has
+    relearnt when the new gaps outweigh the old, some 128 of them later.
     """
 
     def __call__(self, gaps: Gaps, cold_start: float) -> float:
-        if len(gaps.seen) < _FEWEST:
+        if len(gaps.seen) < _FEWEST or _span(gaps) < _LONG * cold_start:
             return cold_start
         seen = _weighed(gaps)
         longer, idling = math.fsum(weight for _, weight in seen), 0.0
@@ -138,11 +143,15 @@ class learnt:  # noqa: N801
         return keep if least < even * (1 - _WORTH) else cold_start
 
 
+def _span(gaps: Gaps) -> float:
+    return gaps.seen[-1].until - gaps.seen[0].until
+
+
 def _weighed(gaps: Gaps) -> list[tuple[float, float]]:
     """The gaps in seconds, the shortest first, and what each counts for the one that begins."""
     now, fades, age = gaps.before, 0.5 ** (1 / _HALF_LIFE), 1.0
     weighed: list[tuple[float, float]] = []
-    for seconds, after in reversed(gaps.seen):
+    for seconds, after, _ in reversed(gaps.seen):
         weighed.append((seconds, age * (_ANY + math.exp(-0.5 * (after - now) ** 2))))
         age *= fades
     return sorted(weighed)

@@ -141,20 +141,27 @@ class _What(enum.IntEnum):
     TURN = 3
 
 
+#: When, what, which machine, and the request that came or is done.
+_Event = tuple[float, _What, int, Arrival | None]
+
+
 @dataclass(slots=True)
 class _Pool:
     strategy: Strategy
     ground: Ground
     gaps: Gaps = field(default_factory=Gaps)
-    events: list[tuple[float, _What, int, Arrival | None]] = field(default_factory=list)
-    asked: dict[int, float] = field(default_factory=dict)  # machines, and when they were asked for
-    idle: dict[int, float] = field(default_factory=dict)  # and until when, the newest last
+    events: list[_Event] = field(default_factory=list[_Event])
+    #: The machines that there are, and when each was asked for.
+    asked: dict[int, float] = field(default_factory=dict[int, float])
+    #: The idle ones, the newest last, and until when each is kept.
+    idle: dict[int, float] = field(default_factory=dict[int, float])
     booting: int = 0
-    line: deque[Arrival] = field(default_factory=deque)
-    disks: list[float] = field(default_factory=list)  # when the stopped machines were stopped
-    waits: list[float] = field(default_factory=list)
-    latencies: list[float] = field(default_factory=list)
-    held: list[float] = field(default_factory=list)
+    line: deque[Arrival] = field(default_factory=deque[Arrival])
+    #: When each of those was stopped that are stopped.
+    disks: list[float] = field(default_factory=list[float])
+    waits: list[float] = field(default_factory=list[float])
+    latencies: list[float] = field(default_factory=list[float])
+    held: list[float] = field(default_factory=list[float])
     cold: int = 0
     working: float = 0.0
     stopped: float = 0.0

@@ -7,7 +7,7 @@ import random
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, tzinfo
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -16,7 +16,7 @@ from gpubroker.model.durations import parse_seconds
 from gpubroker.policy.replay import Arrival
 from gpubroker.policy.schedule import Schedule, Window
 
-#: Four weeks, whatever the month: so no weekday counts more than another.
+#: Four weeks: no weekday counts more than another.
 DAYS: Final = 28
 _MOST: Final = 100_000
 _PER_DAY: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(?:a|per|/)\s*day")
@@ -58,25 +58,27 @@ class Usage:
         """The hours, as those in which machines may be warm."""
         return Schedule((self.when,), self.timezone)
 
-    def arrivals(self, since: float, seed: int = 0) -> Iterator[Arrival]:
-        """Four weeks of requests from Unix time `since`: for one seed always the same."""
+    @property
+    def span(self) -> tuple[float, float]:
+        """The four weeks that `arrivals` are in, in Unix seconds: from a Monday, in winter."""
+        since = datetime(2026, 1, 5, tzinfo=self._zone).timestamp()
+        return since, since + DAYS * 86_400
+
+    @property
+    def _zone(self) -> tzinfo:
+        return UTC if self.timezone == "UTC" else ZoneInfo(self.timezone)
+
+    def arrivals(self, seed: int = 0) -> Iterator[Arrival]:
+        """Four weeks of requests: for one seed always the same."""
         source, owed = random.Random(seed), 0.0  # noqa: S311 - nothing secret
-        zone = UTC if self.timezone == "UTC" else ZoneInfo(self.timezone)
-        until = since + DAYS * 86_400
-        for opens, closes in self.when.intervals(since, zone):
+        since, until = self.span
+        for opens, closes in self.when.intervals(since, self._zone):
             if closes > until:
                 return
             owed += self.per_day
             moments = sorted(source.uniform(opens, closes) for _ in range(int(owed)))
             owed -= len(moments)
             yield from (Arrival(at, self.seconds) for at in moments)
-
-
-def monday(now: float, timezone: str) -> float:
-    """The midnight before `now` with which a Monday begins there, in Unix seconds."""
-    zone = UTC if timezone == "UTC" else ZoneInfo(timezone)
-    today = datetime.fromtimestamp(now, zone).replace(hour=0, minute=0, second=0, microsecond=0)
-    return (today - timedelta(days=today.weekday())).timestamp()
 
 
 def parse_usage(text: str, timezone: str = "UTC") -> Usage:
