@@ -25,6 +25,7 @@ def app_environment(tmp_path: Path) -> dict[str, str]:
         "IMAGE_APP_PICTURES": str(tmp_path / "pictures"),
         "IMAGE_APP_TINY": "0.05",
         "IMAGE_APP_KEEP_WARM": "60",
+        "IMAGE_APP_UPLOAD_MB": "0.2",
     }
 
 

@@ -94,7 +94,7 @@ def test_when_the_budget_is_reached_it_says_so(
         ({"seed": "x"}, 400, "seed: must be a number"),
         ({"strength": "7"}, 400, "number: 0.1 to 1"),
         ({"prompt": "x" * 501}, 400, "characters"),
-        ({"photo": b"x" * 20_000_001}, 413, "20 MB"),
+        ({"photo": b"x" * 200_001}, 413, "0.2 MB"),
     ],
 )
 def test_what_is_sent_is_checked_before_a_machine_is_asked_for(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gpubroker.cli import options, plan_options, policy
+from gpubroker.cli import options, plan_options, policy, serve_options
 from gpubroker.cli.command import Json, LedgerPlace, command
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from gpubroker.cli.traffic import Said
     from gpubroker.model.jobs import Job
     from gpubroker.model.requirements import Requirements
+    from gpubroker.model.services import Service
     from gpubroker.settings import Settings
 
 app = typer.Typer(
@@ -118,6 +119,29 @@ def run(
     chosen = policy.policy_of(settings, choice)
     asked = Asked.of(wanted, chosen, job, budget, lifetime, proof_wait, on_owner_death)
     return run(settings, asked, quiet=quiet, as_json=as_json)
+
+
+@command(app, wanted=options.requirements, choice=policy.policy, server=serve_options.server)
+def serve(
+    settings: "Settings",
+    wanted: "tuple[Requirements, ...]",
+    choice: dict[str, Any],
+    server: "Service",
+    budget: Budget = None,
+    lifetime: Lifetime = None,
+    proof_wait: ProofWait = "60s",
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> int:
+    """Rent a machine, run a server on it, and print its address here, until Ctrl-C ends all.
+
+    Exits with 125 if the server fails, whose last words are shown then.
+    """
+    from gpubroker.cli.serve import Asked, serve
+
+    chosen = policy.policy_of(settings, choice)
+    asked = Asked.of(wanted, chosen, server, budget, lifetime, proof_wait)
+    return serve(settings, asked, quiet=quiet, as_json=as_json)
 
 
 @command(app, "map", wanted=options.requirements, choice=policy.policy, job=options.job)

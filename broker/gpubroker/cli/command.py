@@ -70,7 +70,7 @@ def command(
             parameters.append(_sandbox())
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in parameters}
-        words = {"allow_interspersed_args": False} if "job" in groups else {}
+        words = {"allow_interspersed_args": False} if {"job", "server"} & set(groups) else {}
         app.command(name, context_settings=words)(run)
         return function
 

@@ -286,10 +286,10 @@ def job(
 
     return Job(
         words,
-        files=_files(in_ or ()),
+        files=files_of(in_ or ()),
         outputs=out or (),
         output_dir=out_dir,
-        env=_pairs(env or ()),
+        env=pairs_of(env or ()),
         secrets=_secrets(secret or ()),
         timeout=None if timeout is None else parse_seconds("timeout", timeout),
         retries=retries,
@@ -297,7 +297,7 @@ def job(
     )
 
 
-def _files(given: "list[str] | tuple[()]") -> dict[str, Path]:
+def files_of(given: "list[str] | tuple[()]") -> dict[str, Path]:
     """Files by their names there. A file that exists under the whole text needs no other name."""
     from gpubroker.errors import InvalidValue
 
@@ -313,7 +313,7 @@ def _files(given: "list[str] | tuple[()]") -> dict[str, Path]:
     return files
 
 
-def _pairs(given: "list[str] | tuple[()]") -> dict[str, str]:
+def pairs_of(given: "list[str] | tuple[()]") -> dict[str, str]:
     from gpubroker.errors import InvalidValue
 
     pairs: dict[str, str] = {}

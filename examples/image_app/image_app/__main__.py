@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -34,16 +35,19 @@ def main() -> int:
 
 
 def serve(options: argparse.Namespace, env: Mapping[str, str]) -> int:
-    """Run gunicorn to its end; an interrupt, which reaches it too, is left to it."""
+    """Run gunicorn to its end; whoever asks this program to end asks gunicorn."""
     words = ["--worker-class", "gthread", "--workers", str(options.workers)]
     words += ["--threads", str(options.threads), "--bind", f"127.0.0.1:{options.port}"]
-    words += ["--timeout", "120", "--graceful-timeout", "60", "image_app:create_app()"]
-    server = subprocess.Popen([sys.executable, "-m", "gunicorn", *words], env=dict(env))
-    while True:
-        try:
-            return server.wait()
-        except KeyboardInterrupt:
-            continue
+    words += ["--timeout", "120", "--graceful-timeout", "60", "--no-control-socket"]
+    program = [sys.executable, "-m", "gunicorn", *words, "image_app:create_app()"]
+    server = subprocess.Popen(program, env=dict(env))
+
+    def end(*_: object) -> None:
+        server.terminate()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)
+    return server.wait()
 
 
 if __name__ == "__main__":

@@ -21,6 +21,18 @@ _MACHINES_FAULT = (Why.LOST, Why.UNREACHABLE, Why.OUT_OF_MEMORY)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Painted:
+    """A picture, the lease that it was made on, and the USD that it has cost.
+
+    The cost is that of the machine since its last use, its boot included if that was for this.
+    """
+
+    image: Image
+    lease: str
+    cost: Money
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Spending:
     """USD spent today and this month, and what may be spent in the month, where that is limited."""
 
@@ -88,16 +100,11 @@ class Studio:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def paint(
-        self, preset: Preset, inputs: Mapping[str, object], tell: Tell
-    ) -> tuple[Image, Money]:
+    def paint(self, preset: Preset, inputs: Mapping[str, object], tell: Tell) -> Painted:
         """Make one picture; where a machine turns out to be at fault, on another one.
 
         Args:
             tell: called with what is being done, from several threads.
-
-        Returns:
-            The picture, and the USD that it has cost, with the machine's boot if that was for it.
 
         Raises:
             BrokerError: there is no picture.
@@ -119,7 +126,8 @@ class Studio:
                     machine.discard(str(error))
                     spoilt = machine.cost
                 else:
-                    return image, machine.cost + spoilt
+                    cost = machine.cost + spoilt
+                    return Painted(image=image, lease=machine.lease.id, cost=cost)
         raise AssertionError("the last try returns or raises")
 
     def spending(self) -> Spending:

@@ -130,9 +130,11 @@ def _lines(
 
     def work() -> None:
         try:
-            image, cost = studio.paint(preset, inputs, lambda text: said.put({"stage": text}))
+            painted = studio.paint(preset, inputs, lambda text: said.put({"stage": text}))
+            image = painted.image
             done = {"picture": pictures.put(image), "width": image.width, "height": image.height}
-            said.put({**done, "cost": str(cost), "costs": _spending(studio)})
+            bill = {"lease": painted.lease, "cost": str(painted.cost), "costs": _spending(studio)}
+            said.put({**done, **bill})
         except BrokerError as error:
             app.logger.warning("no picture: %s: %s", type(error).__name__, error)
             said.put({"error": in_words(error)})

@@ -28,21 +28,23 @@ function card() {
   box.append(text);
   work.prepend(box);
   tick();
-  return {
-    stage: (words) => { stage = words; tick(); },
-    fail: (words) => { end(); box.className = "failed"; text.textContent = words; },
-    done: (line) => {
+  const setStage = (words) => { stage = words; tick(); };
+  const fail = (words) => { end(); box.className = "failed"; text.textContent = words; };
+  const done = (line) => {
+    const image = document.createElement("img");
+    image.width = line.width;
+    image.height = line.height;
+    image.alt = "the picture";
+    image.onerror = () => fail("The picture cannot be loaded.");
+    image.onload = () => {
       end();
-      const image = document.createElement("img");
-      image.src = `/pictures/${encodeURIComponent(line.picture)}`;
-      image.width = line.width;
-      image.height = line.height;
-      image.alt = "the picture";
       text.textContent = `this picture: ${line.cost}`;
       box.className = "done";
       box.prepend(image);
-    },
+    };
+    image.src = `/pictures/${encodeURIComponent(line.picture)}`;
   };
+  return { stage: setStage, fail, done };
 }
 
 function take(line, to) {
