@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gpubroker import Broker, Job, fixed
+from gpubroker import Broker, Job, Result, fixed
 
 from .conftest import Start
 from .test_processes import assert_all_gone, processes_of
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("own_settings")
 #: Runs a job for each line that it is told, and answers with the lease that it ran on.
 WORKER = """
 import sys
-from gpubroker import Broker, Job, fixed
+from gpubroker import Broker, Job, Result, fixed
 with Broker() as broker, broker.pool(name="images", keep_warm=fixed({kept})) as pool:
     print("open", flush=True)
     for line in sys.stdin:
@@ -140,16 +140,17 @@ def test_a_pool_is_used_by_synchronous_code(tmp_path: Path) -> None:
 def test_jobs_side_by_side_lose_none_of_their_outputs(tmp_path: Path) -> None:
     """Though a machine forgets jobs that have ended when the next one starts."""
 
-    def job(number: int) -> Job:
-        script = f"head -c 300000 /dev/urandom > {number}.bin"
-        return Job(script, outputs=f"{number}.bin", output_dir=tmp_path / "out")
-
     with (
         Broker() as broker,
         broker.pool(jobs_per_machine=4) as pool,
         ThreadPoolExecutor(8) as threads,
     ):
-        results = list(threads.map(lambda number: pool.run(job(number)), range(16)))
+
+        def run(number: int) -> Result:
+            script = f"head -c 300000 /dev/urandom > {number}.bin"
+            return pool.run(Job(script, outputs=f"{number}.bin", output_dir=tmp_path / "out"))
+
+        results = list(threads.map(run, range(16)))
 
     assert [result.failure for result in results] == [""] * 16
     assert len({result.lease_id for result in results}) == 1
@@ -198,3 +199,32 @@ def is_server(pid: int) -> bool:
     """Whether a process is the HTTP server itself."""
     words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     return words[1:3] == [b"-m", b"http.server"]
+
+
+BATCH = """
+from gpubroker import Broker, Job
+job = Job("echo {{}} >> {folder}/begun; sleep 0.3; echo {{}} > out", outputs="out", output_dir="{folder}/{{n}}")
+with Broker() as broker:
+    for index, result in broker.map(job, "abcdef", name="letters"):
+        print(index, result.failure, flush=True)
+"""
+
+
+def test_a_batch_whose_program_was_killed_goes_on(start: Start, tmp_path: Path) -> None:
+    """What was finished is given again; what ran, and what was left, is done."""
+    program = BATCH.format(folder=tmp_path)
+    first = start(program)
+    assert first.stdout is not None
+    seen = [first.stdout.readline() for _ in range(3)]
+
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    output, errors = start(program).communicate(timeout=90)
+
+    begun = (tmp_path / "begun").read_text().split()
+    assert errors == ""
+    assert [line.split() for line in output.splitlines()] == [[str(n)] for n in range(6)]
+    assert [line.split() for line in seen] == [["0"], ["1"], ["2"]]
+    assert [begun.count(letter) for letter in "abc"] == [1, 1, 1]
+    assert (tmp_path / "5" / "out").read_text() == "f\n"
+    assert_all_gone(tmp_path)

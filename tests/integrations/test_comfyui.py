@@ -126,15 +126,6 @@ async def test_whoever_leaves_takes_the_workflow_along(url: str, preset: Preset)
     assert others == (1, 0)
 
 
-@pytest.mark.parametrize("url", [60.0], indirect=True)
-async def test_time_runs_out(url: str, preset: Preset) -> None:
-    """A picture that takes too long is one that failed."""
-    with anyio.fail_after(30), pytest.raises(GenerationFailed, match=r"longer than 0\.1 s") as late:
-        await AsyncComfyUI(url, every=0.01).generate(preset, {"image": PHOTO}, timeout=0.1)
-
-    assert late.value.why is Why.TIMED_OUT
-
-
 Answers = Callable[[httpx.Request], httpx.Response]
 
 
@@ -264,6 +255,24 @@ async def test_other_answers_than_the_right_one(
         await generate()
 
     assert failure.value.why is why
+
+
+async def test_time_runs_out(answering: Callable[[Answers], None], preset: Preset) -> None:
+    """A picture that takes too long is one that failed, and it is interrupted."""
+    asked: list[str] = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.path)
+        running = {"queue_running": [[1, "p", {}, {}, []]], "queue_pending": []}
+        return httpx.Response(200, json={"name": "x.png", "prompt_id": "p", **running})
+
+    answering(handle)
+    client = AsyncComfyUI("http://127.0.0.1:1", every=0.01)
+    with pytest.raises(GenerationFailed, match=r"longer than 0\.1 s") as late:
+        await client.generate(preset, {"image": PHOTO}, timeout=0.1)
+
+    assert late.value.why is Why.TIMED_OUT
+    assert asked[-1] == "/interrupt"
 
 
 async def test_a_short_absence_is_waited_out(

@@ -221,7 +221,7 @@ def _give(
     ready = (Standing.FREE, Standing.PARKED, Standing.BUSY)
     usable = [m for m in view.machines if m.own and m.standing in ready and m.works(now)]
     usable.sort(key=lambda m: (-m.uses, -m.since, m.id))
-    room = {m.id: rules.jobs_per_machine - m.uses for m in usable}
+    room = {m.id: max(0, rules.jobs_per_machine - m.uses) for m in usable}
     give: list[tuple[Waiting, str]] = []
     yielded: set[str] = set()
     unserved = 0
