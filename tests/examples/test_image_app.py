@@ -108,10 +108,13 @@ def test_what_is_sent_is_checked_before_a_machine_is_asked_for(
 
 
 def test_another_site_cannot_spend_money(app: Flask) -> None:
-    """A form that is sent from there lacks the header that a page of ours adds."""
-    response = app.test_client().post("/pictures", data={"preset": "imagine", "prompt": "x"})
+    """Its form lacks the header that a page of ours adds; its name is not ours if it leads here."""
+    form = {"preset": "imagine", "prompt": "x"}
+    response = app.test_client().post("/pictures", data=form)
+    named = app.test_client().post("http://evil.example/pictures", data=form, headers=OURS)
 
     assert response.status_code == 403
+    assert named.status_code == 400
 
 
 @pytest.mark.parametrize(

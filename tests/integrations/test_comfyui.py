@@ -263,7 +263,7 @@ async def test_time_runs_out(answering: Callable[[Answers], None], preset: Prese
 
     def handle(request: httpx.Request) -> httpx.Response:
         asked.append(request.url.path)
-        running = {"queue_running": [[1, "p", {}, {}, []]], "queue_pending": []}
+        running = {"queue_running": [[1, "p"]]}
         return httpx.Response(200, json={"name": "x.png", "prompt_id": "p", **running})
 
     answering(handle)

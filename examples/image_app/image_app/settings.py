@@ -34,6 +34,8 @@ class Settings:
             leaves that to the pool's own rule.
         timeout: seconds that one picture may take (``TIMEOUT``).
         upload: bytes that an uploaded picture may have (``UPLOAD_MB``).
+        hosts: names under which visitors reach the app (``HOSTS``): under others it answers nothing,
+            so that a page whose name leads here cannot use it.
     """
 
     presets: Path
@@ -45,6 +47,7 @@ class Settings:
     keep_warm: float | None = None
     timeout: float = 300.0
     upload: int = 20 * 1000**2
+    hosts: tuple[str, ...] = ("127.0.0.1", "localhost")
 
     @classmethod
     def read(cls, env: Mapping[str, str] | None = None) -> Self:
@@ -74,6 +77,7 @@ class Settings:
             keep_warm=float(keep_warm) if keep_warm else None,
             timeout=float(word("TIMEOUT", "300")),
             upload=round(float(word("UPLOAD_MB", "20")) * 1000**2),
+            hosts=tuple(word("HOSTS", "127.0.0.1,localhost").split(",")),
         )
 
 

@@ -41,6 +41,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     atexit.register(studio.close)
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = settings.upload
+    app.config["TRUSTED_HOSTS"] = list(settings.hosts)
     app.extensions["studio"] = studio
 
     @app.get("/")
