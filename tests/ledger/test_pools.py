@@ -138,7 +138,7 @@ def test_a_lease_is_busy_until_its_last_job_has_ended(
 
     assert (first.state, second.state) == (LeaseState.BUSY, LeaseState.IDLE)
     assert ledger.pool_uses("images", 10) == [
-        Use(lease.id, 1100.0, 1200.0),
+        Use(lease.id, 1000.0, 1200.0),  # what the machine was rented for
         Use(lease.id, 1300.0, 1500.0),
         Use(lease.id, 1310.0, 1400.0),
     ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from gpubroker.errors import LedgerError, StaleOwner
 from gpubroker.ledger import edges
 from gpubroker.ledger.rows import lease_from
@@ -9,6 +11,9 @@ from gpubroker.ledger.sql import Sql, only
 from gpubroker.model.leases import LeaseRow, LeaseState
 from gpubroker.model.money import Money
 from gpubroker.policy.pool import Use
+
+#: Seconds from a machine's being ready within which the job starts that it was rented for.
+_AT_ONCE: Final = 5.0
 
 
 def jobs_running(sql: Sql, lease: LeaseRow) -> int:
@@ -64,14 +69,18 @@ def leases(sql: Sql, name: str) -> list[LeaseRow]:
 
 
 def uses(sql: Sql, name: str, limit: int) -> list[Use]:
-    """When the newest jobs of a pool began and ended, by lease."""
+    """When the newest jobs of a pool were wanted and when they ended, by lease.
+
+    One that started as soon as its machine was ready was what that machine was rented for.
+    """
     rows = sql.execute(
-        "SELECT jobs.lease_id, started_at, jobs.ended_at FROM jobs"
-        " JOIN leases ON leases.id = jobs.lease_id WHERE leases.pool = :pool"
+        "SELECT jobs.lease_id, jobs.ended_at,"
+        " CASE WHEN started_at < ready_at + :at_once THEN created_at ELSE started_at END AS began"
+        " FROM jobs JOIN leases ON leases.id = jobs.lease_id WHERE leases.pool = :pool"
         " ORDER BY started_at DESC, jobs.id LIMIT :limit",
-        {"pool": name, "limit": limit},
+        {"pool": name, "limit": limit, "at_once": _AT_ONCE},
     )
-    found = [Use(row["lease_id"], row["started_at"], row["ended_at"]) for row in rows]
+    found = [Use(row["lease_id"], row["began"], row["ended_at"]) for row in rows]
     return found[::-1]
 
 

@@ -303,7 +303,11 @@ def _rent(view: PoolView, rules: PoolRules, unserved: int, target: int, now: flo
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """One job on a lease of the pool, in Unix seconds; one that has not ended goes on."""
+    """One job on a lease of the pool, in Unix seconds; one that has not ended goes on.
+
+    Attributes:
+        began: when it was wanted: what waits for a boot has begun already.
+    """
 
     lease_id: str
     began: float
