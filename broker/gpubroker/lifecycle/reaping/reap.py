@@ -108,8 +108,8 @@ class Reaper:
                 problem = f"{type(error).__name__}: {error}"
                 self._parts.emit(EventKind.ALARM, f"a sweep failed: {problem}")
             self.done.set()
-            down = any(finding is Finding.DOWN for finding, _ in self._doubted)
-            with anyio.move_on_after(_LOOK_AGAIN if down else SWEEP_EVERY):
+            lost = any(finding in (Finding.DOWN, Finding.VANISHED) for finding, _ in self._doubted)
+            with anyio.move_on_after(_LOOK_AGAIN if lost else SWEEP_EVERY):
                 await jumped.wait()
                 # What was missing before may only have slept: it gets another look.
                 self._doubted.clear()
