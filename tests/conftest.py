@@ -41,6 +41,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
 _REAL_TIME = (
     "tests/broker/",
     "tests/cli/",
+    "tests/integrations/",
     "tests/lifecycle/test_cancellation.py",  # in virtual time, and very often
     "tests/transport/",
     *(f"tests/providers/{name}/" for name in ("vast", "runpod", "failover", "conformance")),
