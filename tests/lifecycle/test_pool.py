@@ -16,6 +16,8 @@ from gpubroker import (
     AsyncPool,
     BrokerError,
     BudgetExceeded,
+    Event,
+    EventKind,
     InvalidValue,
     Job,
     KeepWarm,
@@ -110,6 +112,20 @@ async def test_a_warm_machine_is_used_again_and_given_up_when_idle(
     assert (status.warm, status.busy) in ((1, 0),)
     assert gone == 0
     assert len(cloud.creates) == 1
+
+
+async def test_a_pool_that_closes_says_why_its_machines_go(
+    cloud: ScriptedCloud, broker_on: MakeBroker, events: list[Event]
+) -> None:
+    """Warm ones too, at once: nobody of this process will use them."""
+    async with broker_on(cloud) as broker:
+        async with broker.pool(A_4090, keep_warm=fixed(600)) as pool:
+            await pool.run(["x"])
+        reasons = [event.text for event in events if event.kind is EventKind.RELEASING]
+        running = list(cloud.running)
+
+    assert reasons == ["the pool is closing"]
+    assert running == []
 
 
 @pytest.mark.parametrize(

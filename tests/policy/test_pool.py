@@ -207,6 +207,21 @@ def test_machines_in_use_are_filled_first_and_then_the_one_that_was_used_last() 
     assert [machine for _, machine in steps.give] == ["busy", "late"]
 
 
+def test_a_machine_that_is_not_well_gets_no_work() -> None:
+    """It is given up, and who waits gets another one."""
+    sick = MachineView(
+        id="sick", standing=Standing.PARKED, since=NOW - 9, idle_until=NOW + 99, wrong="no answer"
+    )
+
+    steps = decide(
+        PoolView(machines=[sick], waiting=[Waiting(NOW)]), PoolRules(max_machines=2), NOW
+    )
+
+    assert steps.give == ()
+    assert steps.release == (("sick", "no answer"),)
+    assert steps.rent == 1
+
+
 def test_an_idle_machine_is_left_to_who_has_waited_for_longer() -> None:
     """For a moment: who does not come for it does not keep it from its work."""
     fresh = MachineView(id="m", standing=Standing.PARKED, since=NOW - 1, idle_until=NOW + 100)
