@@ -390,10 +390,11 @@ async def test_the_budget_of_a_day_holds_for_all_jobs_together(
 async def test_every_attempt_is_held_against_the_budget(
     cloud: ScriptedCloud, broker_on: MakeBroker
 ) -> None:
-    """While a machine that failed is not proven gone, a second one must fit what is left."""
+    """While a machine that failed cannot be given up, a second one must fit what is left."""
     cloud.boot_breaks(after=30)
+    cloud.release_fails(until=cloud.now() + 900)
 
-    async with broker_on(cloud) as broker:
+    async with broker_on(cloud, close_wait=1200) as broker:
         with pytest.raises(AcquireError):
             await broker.run(["x"], A_4090, budget="0.60", lifetime=3600)
         committed = sum((row.reserved + row.spent for row in await broker.leases()), Money(0))

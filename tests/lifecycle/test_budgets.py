@@ -22,6 +22,8 @@ from gpubroker import (
     Policy,
     Requirements,
     Result,
+    Retry,
+    elsewhere,
 )
 from gpubroker.testing import ScriptedCloud, VirtualWallClock, offer
 
@@ -58,6 +60,38 @@ class TestWhatIsRefused:
         assert result.provider == "dear"
         assert [offer.provider for offer in quoted.ranked] == ["dear"]
         assert not cheap.creates
+
+    async def test_a_failed_attempt_leaves_its_money_to_the_next(
+        self, cloud: ScriptedCloud, broker_on: MakeBroker
+    ) -> None:
+        """Once its destroy is accepted, what was held for its hour pays for the next machine's."""
+        cloud.delivers("RTX 3060")
+        cloud.job_takes(600)
+
+        async with broker_on(cloud, budget="0.50") as broker:
+            result = await broker.run(["x"], A_4090)
+            (won, failed) = await broker.leases(open_only=False)
+
+        assert result.ok
+        assert won.deadline - won.created_at == HOUR
+        assert failed.spent < Money("0.02")
+        assert cloud.billed <= Money("0.50")
+
+    async def test_money_of_a_failed_attempt_is_waited_for_by_the_next_round(
+        self, now: VirtualWallClock, broker_on: MakeBroker
+    ) -> None:
+        """That nothing can be paid while a machine is being given up is no reason to end."""
+        cloud = ScriptedCloud(now=now, offers=[offer("RTX 4090", "0.40", host="one")])
+        cloud.boot_breaks(10)
+        cloud.release_takes(40)
+
+        soon = Policy(wait=300, retry=Retry({ErrorKind.HOST_BROKEN: elsewhere(cooldown=5)}))
+
+        async with broker_on(cloud, budget="0.45") as broker:
+            result = await broker.run(["x"], A_4090, policy=soon, lifetime=HOUR)
+
+        assert result.ok
+        assert len(cloud.creates) == 2
 
     @pytest.mark.parametrize(
         ("budget", "limit"),

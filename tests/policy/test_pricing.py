@@ -17,6 +17,7 @@ from gpubroker.model.offers import Price
 from gpubroker.policy.pricing import (
     DEFAULT_LIFETIME,
     SHORTEST_LIFETIME,
+    held_after_destroy,
     is_surprising,
     lifetime_within,
     more_for,
@@ -296,3 +297,20 @@ class TestMoreTime:
             row = replace(row, deadline=until, reserved=row.reserved + more)
 
         assert spent(row, row.deadline + facts.release_margin).micros_up <= row.reserved.micros_up
+
+
+class TestAfterTheDestroy:
+    @given(prices, facts, st.floats(0, 3600))
+    def test_what_is_held_pays_for_a_machine_that_is_missed_at_first(
+        self, price: Price, facts: ProviderFacts, lived: float
+    ) -> None:
+        """Never more than before, and enough for it to bill on for twice as long as is expected."""
+        row = lease(price, facts.billing_quantum)
+        row = replace(row, reserved=worst_case(price, 3600, facts))
+        at = row.created_at + lived
+
+        held = held_after_destroy(row, facts.release_margin, at)
+
+        longest = min(at + 2 * facts.release_margin, row.deadline + facts.release_margin)
+        assert held <= row.reserved
+        assert spent(row, longest).micros <= held.micros

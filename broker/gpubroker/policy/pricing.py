@@ -117,6 +117,22 @@ def still_held(lease: LeaseRow, margin: float, now: float) -> Money:
     return max(lease.reserved, so_far, key=lambda money: money.amount)
 
 
+def held_after_destroy(lease: LeaseRow, margin: float, at: float) -> Money:
+    """USD to hold for a machine whose destroy was accepted at Unix time `at`, until it is proven gone.
+
+    It pays for a machine that bills on all the same, for longer than it takes to notice that, and
+    for traffic that has not been billed yet.
+
+    Args:
+        margin: seconds that a machine is taken to bill after its destroy.
+    """
+    start = _billed_from(lease)
+    for_time = _held(lease, lease.deadline - start + margin)
+    traffic = max(Money(0), lease.reserved - for_time, key=lambda money: money.amount)
+    held = _held(lease, max(0.0, at - start) + 2 * margin) + traffic
+    return min(lease.reserved, Money.from_micros(held.micros_up), key=lambda money: money.amount)
+
+
 def held_unseen(lease: LeaseRow, facts: ProviderFacts) -> Money:
     """USD to hold for a create that may still take effect, though nothing was ever seen of it.
 

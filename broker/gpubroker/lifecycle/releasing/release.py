@@ -20,7 +20,7 @@ from gpubroker.model.marks import Mark
 from gpubroker.model.money import Money
 from gpubroker.plugins import Provider
 from gpubroker.policy.backoff import QUARANTINE_AFTER, delay, quarantines
-from gpubroker.policy.pricing import held_unseen, spent, still_held
+from gpubroker.policy.pricing import held_after_destroy, held_unseen, spent, still_held
 
 #: Failed inventories in a row after which an unproven release is an alarm: about a minute's worth.
 _UNPROVEN_ALARM = 6
@@ -126,15 +126,24 @@ async def _acknowledged(
 ) -> LeaseRow:
     asked, now = lease, parts.now()
     at = asked.acknowledged_at or now
+    held = held_after_destroy(asked, release_margin(parts, asked), now)
     if asked.state is LeaseState.QUARANTINED:
         lease = await parts.ledger.insist(
             lambda ledger: ledger.move(
-                asked, LeaseState.RELEASING, now, "acknowledged", acknowledged_at=at, problem=""
+                asked,
+                LeaseState.RELEASING,
+                now,
+                "acknowledged",
+                acknowledged_at=at,
+                problem="",
+                reserved=held,
             )
         )
     else:
         lease = await parts.ledger.insist(
-            lambda ledger: ledger.note(asked, now, "acknowledged", acknowledged_at=at)
+            lambda ledger: ledger.note(
+                asked, now, "acknowledged", acknowledged_at=at, reserved=held
+            )
         )
     on_change(lease)
     parts.emit(

@@ -40,7 +40,7 @@ from gpubroker.model.decisions import (
 )
 from gpubroker.model.events import EventKind
 from gpubroker.model.jobs import Job
-from gpubroker.model.leases import LeaseState, OnOwnerDeath
+from gpubroker.model.leases import LeaseState, OnOwnerDeath, ReleaseState
 from gpubroker.model.money import Money
 from gpubroker.model.offers import Offer
 from gpubroker.model.pools import PoolShare
@@ -50,7 +50,7 @@ from gpubroker.policy.cooldown import cooling
 from gpubroker.policy.fallback import after, rules_out
 from gpubroker.policy.plan import Market, Terms, plan
 from gpubroker.policy.policy import Policy
-from gpubroker.policy.pricing import CREATE_DEADLINE, spent
+from gpubroker.policy.pricing import CREATE_DEADLINE, lifetime_within, spent
 from gpubroker.policy.retry import Step
 from gpubroker.policy.waiting import next_round
 
@@ -235,6 +235,10 @@ class Acquisition:
                 for v in verdicts
                 if v.rejection is not None and v.rejection.constraint is Constraint.BUDGET
             ]
+            if short and self._in_the_way():
+                await self._until_given_up()
+                if not self._in_the_way():
+                    return await self._plan()
             if short:
                 self._fail(BudgetExceeded, f"nothing fits what may still be spent: {short[0]}")
             self._fail(NoOfferFits, self._no_offer_text())
@@ -319,7 +323,7 @@ class Acquisition:
         )
         tried = True
         try:
-            await self._until_given_up()
+            await self._make_room(offer)
             hold = held = await intend(
                 parts, self._supervisor, offer, requirements.image, conditions
             )
@@ -350,13 +354,42 @@ class Acquisition:
             if tried:
                 self._note_attempt(offer, held, started, state, failure, reason)
 
+    def _in_the_way(self) -> list[Hold]:
+        """What has failed here, and has not been given up yet: it takes up a place, and money."""
+        given_up = (ReleaseState.ACKNOWLEDGED, ReleaseState.PROVEN)
+        return [hold for hold in self._given_up if hold.release_state not in given_up]
+
     async def _until_given_up(self) -> None:
-        """Where machines are limited, the one that has just failed must not be in the way."""
+        with anyio.move_on_after(CREATE_DEADLINE):
+            for hold in self._given_up:
+                await hold.acknowledged()
+
+    async def _make_room(self, offer: Offer) -> None:
+        """Wait for what has just failed to be given up, where it leaves too little for an offer."""
         budget, tags = self._parts.budget, self._wish.tags
-        if self._given_up and machine_limits(budget, budget.provider, tags):
-            with anyio.move_on_after(CREATE_DEADLINE):
-                for hold in self._given_up:
-                    await hold.acknowledged()
+        limited = bool(machine_limits(budget, budget.provider, tags))
+        if self._in_the_way() and (limited or await self._is_short(offer)):
+            await self._until_given_up()
+
+    async def _is_short(self, offer: Offer) -> bool:
+        """Whether what is left does not pay for an offer as it would if nothing had been tried."""
+        parts, wish = self._parts, self._wish
+        claim = Claim(
+            at=parts.now(),
+            request_id=self.record.id,
+            provider=offer.provider,
+            tags=wish.tags,
+            allowance=wish.allowance,
+        )
+        left = await money_left(parts, limits(parts.budget, claim))
+        facts = parts.providers[offer.provider].facts
+
+        def within(money: Money | None) -> float | None:
+            return lifetime_within(
+                offer.price, facts, wanted=wish.lifetime, needed=wish.needed, left=money
+            )
+
+        return within(left) != within(None)
 
     def _attempts_made(self) -> int:
         return len(self.record.attempts) - self._before
