@@ -327,7 +327,7 @@ class TestOutput:
         self, desk: Desk, machine: LocalChannel
     ) -> None:
         """What is beyond the limit is dropped while the job runs."""
-        script = "head -c 200000000 /dev/zero; while [ -e ../stdout ] && [ $(wc -c < ../stdout) -gt 1000 ]; do sleep 0.05; done"
+        script = "head -c 200000000 /dev/zero; while [ -e ../stdout ] && [ ! -e ../stdout.dropped ]; do sleep 0.05; done"
 
         ran = await desk.run(machine, script, output_limit=1000)
 
