@@ -109,7 +109,8 @@ def _become(order: dict[str, Any], fds: Sequence[int]) -> None:
     os.environ.update(order["env"])
     time.tzset()
     os.chdir(order["work"])
-    sys.path.insert(0, order["work"])
+    added = [place for place in order["env"].get("PYTHONPATH", "").split(os.pathsep) if place]
+    sys.path[:0] = [order["work"], *(place for place in added if place not in sys.path)]
     sys.argv[1:] = order["words"]
 
 
