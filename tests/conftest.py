@@ -42,10 +42,12 @@ _REAL_TIME = (
     "tests/broker/",
     "tests/cli/",
     "tests/integrations/",
-    "tests/lifecycle/test_cancellation.py",  # in virtual time, and very often
     "tests/transport/",
     *(f"tests/providers/{name}/" for name in ("vast", "runpod", "failover", "conformance")),
 )
+#: In virtual time, but many: the default run has what matters most on both event loops.
+_VIRTUAL_TIME = ("tests/lifecycle/", "tests/testing/", "tests/simulation/")
+_ON_BOTH_LOOPS = ("test_acquire.py", "test_lease.py", "test_release.py", "test_pool.py")
 #: Whole lives of machines at a vendor. The default run has those in which money is lost first.
 _STORIES = tuple(f"tests/providers/{name}/stories/" for name in ("vast", "runpod"))
 _FIRST = ("test_creates.py", "test_releases.py", "test_command_line.py")
@@ -66,7 +68,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     on_postgres: set[str] = set()
     for item in items:
         twin = item.nodeid.replace("trio", "asyncio")
-        is_twin = item.nodeid.startswith(_REAL_TIME) and twin != item.nodeid and twin in ids
+        slow = item.nodeid.startswith(_REAL_TIME) or (
+            item.nodeid.startswith(_VIRTUAL_TIME) and item.path.name not in _ON_BOTH_LOOPS
+        )
+        is_twin = slow and twin != item.nodeid and twin in ids
         is_story = item.nodeid.startswith(_STORIES) and item.path.name not in _FIRST
         test, _, case = item.nodeid.partition("[")
         is_case = item.nodeid.startswith("tests/ledger/") and "postgres" in case
