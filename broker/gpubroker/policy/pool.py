@@ -104,6 +104,8 @@ class MachineView:
         retires_at: when it takes no new work any more. ends_at: when its life ends.
         wrong: why it is to be given up once nobody uses it; empty if nothing is wrong with it.
         reachable: of another's: whether it can be taken from here.
+        taken: it was another's, and is on its way.
+        fresh: it has come up just now: none lives longer.
     """
 
     id: str
@@ -116,6 +118,8 @@ class MachineView:
     ends_at: float = math.inf
     wrong: str = ""
     reachable: bool = True
+    taken: bool = False
+    fresh: bool = False
 
     def works(self, now: float) -> bool:
         """Whether it may get new work."""
@@ -232,7 +236,8 @@ def _give(
         able = [
             m.id
             for m in usable
-            if room[m.id] and m.id not in yielded and now + waiting.needs <= m.ends_at
+            if room[m.id] and m.id not in yielded
+            if m.fresh or now + waiting.needs <= m.ends_at
         ]
         if not able:
             unserved += 1
@@ -251,10 +256,10 @@ def _take(
         m
         for m in view.machines
         if not m.own and m.standing is Standing.PARKED and m.reachable and m.works(now)
-        if m.idle_until is not None and m.idle_until > now
     ]
     able.sort(key=lambda m: (-m.since, m.id))
-    taken = able[: math.ceil(unserved / rules.jobs_per_machine)]
+    coming = sum(m.own and m.standing is Standing.BOOTING and m.taken for m in view.machines)
+    taken = able[: max(0, math.ceil(unserved / rules.jobs_per_machine) - coming)]
     return tuple(m.id for m in taken), max(0, unserved - len(taken) * rules.jobs_per_machine)
 
 

@@ -44,6 +44,8 @@ from gpubroker.policy.pool import (
 _WAIT_COUNTS = 3.0
 #: Seconds for which a result waits until its machine is parked, so that others find it.
 _A_MOMENT = 1.0
+#: Seconds for which nothing can be decided, after which idle limits are seen to without deciding.
+_BLIND = 60.0
 
 
 class Serving:
@@ -79,6 +81,7 @@ class Serving:
         self._after = anyio.Event()
         self._begun = self._ended = 0
         self._failures = 0
+        self._blind_since: float | None = None
         self._rent_after = float("-inf")
         self._closing = False
 
@@ -133,8 +136,8 @@ class Serving:
         """
         if self._closing:
             raise BrokerClosed("the pool is closed")
-        if waiter.asks.needs > self.terms.rules.lifetime:
-            raise InvalidValue("timeout", waiter.asks.needs, "is more than a machine may live")
+        if waiter.asks.needs > self.terms.rules.working_life:
+            raise InvalidValue("timeout", waiter.asks.needs, "is more than a machine may work")
         free = sum(
             self.terms.rules.jobs_per_machine - member.uses
             for member in self.members
@@ -168,15 +171,26 @@ class Serving:
             self._begun += 1
             try:
                 look_at = await self._step()
+                self._blind_since = None
             except Exception as error:  # noqa: BLE001 - its machines cost money: it goes on
                 problem = f"{type(error).__name__}: {error}"
                 self._tell(EventKind.ALARM, f"pool {self.terms.share.name}: {problem}")
                 look_at = self.now() + (POLL if self.queue else LOOK)
+                self._end_idle()
             self._ended = self._begun
             after, self._after = self._after, anyio.Event()
             after.set()
             with anyio.move_on_after(max(0.02, look_at - self.now())):
                 await self._changed.wait()
+
+    def _end_idle(self) -> None:
+        """Nothing can be decided: give up what is past its idle limit, and what cannot get one."""
+        now = self.now()
+        since = self._blind_since = self._blind_since or now
+        for member in self.members:
+            seen = member.view(self.terms.rules)
+            if seen.idle and now >= max(seen.idle_until or seen.since, since + _BLIND):
+                member.leave(f"idle for {now - seen.since:.0f} s, and nothing can be decided")
 
     async def _step(self) -> float:
         """Look, decide, carry out; returns when to look again."""
@@ -187,12 +201,14 @@ class Serving:
         self._notice_losses({row.id: row for row in rows})
         await self._buy_time()
         await self._idling.look(self.members)
+        cold_start = await self._idling.cold_start(self.members)
+        # From here to the first step nothing is awaited: what is decided on is still there then.
         theirs = self._shared.views(rows, {member.id for member in self.members})
         view = PoolView(
             machines=[*(member.view(self.terms.rules) for member in self.members), *theirs],
             waiting=[waiter.asks for waiter in self.queue],
             others=others,
-            cold_start=await self._idling.cold_start(self.members),
+            cold_start=cold_start,
             rent_after=self._rent_after,
         )
         steps = decide(view, self.terms.rules, self.now())
@@ -210,7 +226,7 @@ class Serving:
             await self._give(waiters[id(asks)], members[lease])
         for row in rows:
             if row.id in steps.take:
-                self._add(Member(row.id), row)
+                self._add(Member(row.id, taken=True), row)
         for _ in range(steps.rent):
             self._add(Member(self._parts.new_id("machine")), None)
         for lease in steps.park:
@@ -242,6 +258,11 @@ class Serving:
 
     def _lose(self, member: Member) -> None:
         assert member.hold is not None
+        if member.uses:
+            # Somebody took us for dead, and ends it: whoever uses it here hears of a loss.
+            member.hold.lost = True
+            member.leave("another process has taken it over")
+            return
         self._supervisor.let_go(member.hold)
         member.standing = Standing.LEAVING
         member.over.set()

@@ -320,7 +320,7 @@ class Supervisor:
             with anyio.move_on_after(5.0) as patience:
                 await self.write_request(hold)
             if patience.cancelled_caught:
-                if machine is not None and not self._may_be_adopted(hold):
+                if machine is not None and not await self._may_be_adopted(hold):
                     await self._destroy_anyway(hold, machine)
                 await self.write_request(hold)
             if hold.row.state is LeaseState.UNKNOWN:
@@ -346,10 +346,21 @@ class Supervisor:
                 self.holds.pop(hold.row.id, None)
             self._idle.set()
 
-    def _may_be_adopted(self, hold: Hold) -> bool:
-        """Whether somebody may rightly take the lease for theirs by now."""
+    async def _may_be_adopted(self, hold: Hold) -> bool:
+        """Whether somebody may rightly take the lease for theirs by now, or has."""
         heard = abs(self._parts.now() - self._beat) < OWNER_TTL
-        return hold.row.parked or (hold.row.on_owner_death == "adopt" and not heard)
+        if hold.row.on_owner_death == "adopt" and not heard:
+            return True
+        if not hold.row.parked:
+            return False
+        try:
+            row = await self._parts.ledger(lambda ledger: ledger.lease(hold.row.id))
+        except LedgerError as error:
+            text = f"whether it is still ours cannot be read, so it may bill: {error}"
+            self._parts.emit(EventKind.ALARM, text, lease_id=hold.row.id)
+            return True
+        # A ledger that cannot be written is none in which anybody takes anything.
+        return row is None or row.epoch != hold.row.epoch
 
     async def _destroy_anyway(self, hold: Hold, machine: Machine) -> None:
         """The ledger cannot be written, but the machine can be given up: it would bill on."""
@@ -424,6 +435,7 @@ class Supervisor:
             if taken and hold.row.parked:
                 self.let_go(hold)
             elif row is None or taken:
+                hold.lost = hold.lost or bool(hold.row.pool)  # its job may be started elsewhere
                 self.request_release(hold, "another process has taken it over")
             elif row.release_requested_at is not None:
                 self.request_release(hold, row.release_reason)

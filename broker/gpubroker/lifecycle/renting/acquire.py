@@ -353,7 +353,8 @@ class Acquisition:
     async def _until_given_up(self) -> None:
         """Where machines are limited, the one that has just failed must not be in the way."""
         budget, tags = self._parts.budget, self._wish.tags
-        if self._given_up and machine_limits(budget, budget.provider, tags):
+        limited = self._wish.share is not None or machine_limits(budget, budget.provider, tags)
+        if self._given_up and limited:
             with anyio.move_on_after(CREATE_DEADLINE):
                 for hold in self._given_up:
                     await hold.acknowledged()
