@@ -81,6 +81,22 @@ def test_a_pool_has_no_more_leases_than_it_may(
 
 
 @both_engines
+def test_after_its_idle_limit_a_lease_is_its_owners_alone(
+    open_ledger: Callable[[], Ledger], new_lease: NewLease
+) -> None:
+    """Who may be about to give it up without asking, where the ledger cannot be written."""
+    ledger = open_ledger()
+    parked = ledger.park(ready(ledger, new_lease), 2000.0, 1200.0)
+
+    with pytest.raises(LedgerError):
+        ledger.take(parked, "another", 2000.0)
+    own = ledger.take(parked, parked.owner, 2000.0)
+
+    assert own.idle_until is None
+    assert own.epoch == parked.epoch
+
+
+@both_engines
 def test_only_a_parked_lease_can_be_taken(
     open_ledger: Callable[[], Ledger], new_lease: NewLease
 ) -> None:

@@ -25,6 +25,9 @@ LOOK: Final = 15.0
 YIELD: Final = 3.0
 """Seconds for which an idle machine is left to another process that has waited for longer."""
 
+KEPT: Final = 60.0
+"""Seconds for which others may take a machine, at a time, that is kept beyond its idle limit."""
+
 HORIZON: Final = 1800.0
 """Seconds of a machine's life whose money is reserved ahead of time."""
 
@@ -173,7 +176,8 @@ class PoolSteps:
         give: which of those who wait gets which machine.
         take: machines of other processes to take.
         rent: how many new machines to rent.
-        park: those to leave to whoever takes them first.
+        park: those to leave to whoever takes them first. keep: those that are left to them already,
+            and for longer, since they are to be warm whatever their idle limit says.
         release: those to give up, and why.
         look_at: Unix time at which to look again, at the latest.
     """
@@ -182,6 +186,7 @@ class PoolSteps:
     take: tuple[str, ...] = ()
     rent: int = 0
     park: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
     release: tuple[tuple[str, str], ...] = ()
     look_at: float = math.inf
 
@@ -209,6 +214,7 @@ def decide(view: PoolView, rules: PoolRules, now: float) -> PoolSteps:
         take=take,
         rent=rent,
         park=tuple(m.id for m in left if m.standing is Standing.FREE and not m.uses),
+        keep=tuple(m.id for m in left if m.idle and now >= (m.idle_until or math.inf)),
         release=release,
         look_at=min(looks),
     )
@@ -231,12 +237,12 @@ def _give(
     unserved = 0
     for waiting in view.waiting:
         longer = sum(since < waiting.since for since in view.others)
-        fresh = [m.id for m in usable if m.idle and room[m.id] and now < m.since + YIELD]
+        fresh = [m.id for m in usable if m.idle and room[m.id] > 0 and now < m.since + YIELD]
         yielded |= set(fresh[: max(0, longer - len(yielded))])
         able = [
             m.id
             for m in usable
-            if room[m.id] and m.id not in yielded
+            if room[m.id] > 0 and m.id not in yielded
             if m.fresh or now + waiting.needs <= m.ends_at
         ]
         if not able:
@@ -256,6 +262,7 @@ def _take(
         m
         for m in view.machines
         if not m.own and m.standing is Standing.PARKED and m.reachable and m.works(now)
+        if m.idle_until is not None and m.idle_until > now
     ]
     able.sort(key=lambda m: (-m.since, m.id))
     coming = sum(m.own and m.standing is Standing.BOOTING and m.taken for m in view.machines)

@@ -33,15 +33,18 @@ class Idling:
         self._terms = terms
         self._name = terms.share.name
 
-    async def park(self, member: Member) -> None:
+    async def park(self, member: Member, least: float = 0.0) -> None:
         """Leave a machine in hand for whoever takes it first, until its idle limit.
+
+        Args:
+            least: Unix time until which it is kept in any case.
 
         Raises:
             StaleOwner: another process has taken it over.
         """
         assert member.hold is not None
         now, row = self._parts.now(), member.hold.row
-        until = member.since + await self._kept_for(member)
+        until = max(member.since + await self._kept_for(member), least)
         member.hold.update(await self._parts.ledger(lambda ledger: ledger.park(row, until, now)))
         if member.standing is Standing.FREE:
             member.standing = Standing.PARKED

@@ -31,6 +31,7 @@ from gpubroker.model.pools import PoolStatus
 from gpubroker.policy.backoff import delay
 from gpubroker.policy.pool import (
     HORIZON,
+    KEPT,
     LOOK,
     POLL,
     RENEW,
@@ -232,6 +233,9 @@ class Serving:
         for lease in steps.park:
             if members[lease].standing is Standing.FREE:
                 await self._park(members[lease])
+        for lease in steps.keep:
+            if members[lease].standing is Standing.PARKED:
+                await self._park(members[lease], self.now() + KEPT)
 
     async def _tell_others(self) -> None:
         """Say on record since when somebody waits here: others leave idle machines to them."""
@@ -318,9 +322,9 @@ class Serving:
         hold.update(await self._parts.ledger(lambda ledger: ledger.take(row, mine, now)))
         member.standing = Standing.FREE
 
-    async def _park(self, member: Member) -> None:
+    async def _park(self, member: Member, least: float = 0.0) -> None:
         try:
-            await self._idling.park(member)
+            await self._idling.park(member, least)
         except StaleOwner:
             self._lose(member)
 

@@ -317,7 +317,9 @@ class Supervisor:
             if not hold.row.state.open:
                 return
             machine = hold.machine
-            with anyio.move_on_after(5.0) as patience:
+            # Until its idle limit another process may take it rightly.
+            shared = (hold.row.idle_until or 0.0) - self._parts.now() if hold.row.parked else 0.0
+            with anyio.move_on_after(max(5.0, shared)) as patience:
                 await self.write_request(hold)
             if patience.cancelled_caught:
                 if machine is not None and not await self._may_be_adopted(hold):
@@ -359,7 +361,6 @@ class Supervisor:
             text = f"whether it is still ours cannot be read, so it may bill: {error}"
             self._parts.emit(EventKind.ALARM, text, lease_id=hold.row.id)
             return True
-        # A ledger that cannot be written is none in which anybody takes anything.
         return row is None or row.epoch != hold.row.epoch
 
     async def _destroy_anyway(self, hold: Hold, machine: Machine) -> None:
