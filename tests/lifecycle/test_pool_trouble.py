@@ -258,6 +258,27 @@ async def test_a_machine_that_does_not_boot_makes_place_for_the_next(
     assert len(cloud.creates) == 2
 
 
+async def test_who_can_rent_nothing_waits_for_a_machine_that_is_there(
+    cloud: ScriptedCloud, broker_on: MakeBroker, place: Path
+) -> None:
+    """Also where it is another process's that runs a job on it."""
+    cloud.withdraw_offer("dear")
+    cloud.stock("cheap", 1)
+    cloud.job_takes(100, times=9)
+    results: list[Result] = []
+
+    async with (
+        two_pools(broker_on, cloud, place, max_machines=2) as (first, second, _),
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(into, results, first)
+        await anyio.sleep(30)
+        await into(results, second)
+
+    assert [result.ok for result in results] == [True, True]
+    assert len({result.lease_id for result in results}) == 1
+
+
 # ---- what cannot be done -------------------------------------------------------------------
 
 
@@ -349,6 +370,25 @@ async def test_who_leaves_while_the_pool_decides_disturbs_nobody(
     assert last.ok
     assert len(cloud.runs) == 2
     assert alarms(events) == []
+
+
+async def test_a_clock_that_goes_forward_ends_no_job_whose_machine_may_live_on(
+    cloud: ScriptedCloud, broker_on: MakeBroker, now: VirtualWallClock
+) -> None:
+    """A laptop that slept beyond what was reserved: the money is reserved now, if limits allow."""
+    cloud.job_takes(3000)
+    results: list[Result] = []
+
+    async with (
+        broker_on(cloud) as broker,
+        broker.pool(A_4090) as pool,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(into, results, pool)
+        await anyio.sleep(100)
+        now.jump(2400)
+
+    assert [result.failure for result in results] == [""]
 
 
 # ---- what held when it was tried ------------------------------------------------------------

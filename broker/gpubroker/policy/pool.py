@@ -106,7 +106,7 @@ class MachineView:
         since: when it became idle. idle_until: when it is given up unless it is used before.
         retires_at: when it takes no new work any more. ends_at: when its life ends.
         wrong: why it is to be given up once nobody uses it; empty if nothing is wrong with it.
-        reachable: of another's: whether it can be taken from here.
+        reachable: of another's: whether it can be taken from here once it is parked.
         taken: it was another's, and is on its way.
         fresh: it has come up just now: none lives longer.
     """

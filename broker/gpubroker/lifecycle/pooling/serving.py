@@ -81,6 +81,7 @@ class Serving:
         self._changed = anyio.Event()
         self._after = anyio.Event()
         self._begun = self._ended = 0
+        self._others = False
         self._failures = 0
         self._blind_since: float | None = None
         self._rent_after = float("-inf")
@@ -109,6 +110,7 @@ class Serving:
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
             tasks.start_soon(self._loop)
+            tasks.start_soon(self._watch_clock)
             try:
                 yield
             except BaseException as error:  # noqa: BLE001 - raised again below
@@ -193,6 +195,12 @@ class Serving:
             if seen.idle and now >= max(seen.idle_until or seen.since, since + _BLIND):
                 member.leave(f"idle for {now - seen.since:.0f} s, and nothing can be decided")
 
+    async def _watch_clock(self) -> None:
+        """When the clock has jumped, time is bought before its deadlines are seen to."""
+        while True:
+            await self._supervisor.jumped.wait()
+            self.look()
+
     async def _step(self) -> float:
         """Look, decide, carry out; returns when to look again."""
         name, mine, now = self.terms.share.name, self._parts.identity, self.now()
@@ -205,6 +213,7 @@ class Serving:
         cold_start = await self._idling.cold_start(self.members)
         # From here to the first step nothing is awaited: what is decided on is still there then.
         theirs = self._shared.views(rows, {member.id for member in self.members})
+        self._others = any(machine.reachable and machine.works(now) for machine in theirs)
         view = PoolView(
             machines=[*(member.view(self.terms.rules) for member in self.members), *theirs],
             waiting=[waiter.asks for waiter in self.queue],
@@ -365,7 +374,7 @@ class Serving:
         self._failures += 1
         self._rent_after = self.now() + delay(self._failures, self._parts.source)
         self._tell(EventKind.FAILED, f"no machine for pool {self.terms.share.name}: {error}")
-        if len(self.members) == 1:
+        if len(self.members) == 1 and not self._others:
             for waiter in self.queue:
                 waiter.refuse(error)
             self.queue.clear()

@@ -85,7 +85,7 @@ class Shared:
             since=row.idle_until or 0.0,
             retires_at=row.created_at + self._rules.working_life,
             ends_at=row.created_at + self._rules.lifetime,
-            reachable=standing is Standing.PARKED and self._reachable(row),
+            reachable=not leaving and self._reachable(row),
         )
 
     def _reachable(self, row: LeaseRow) -> bool:

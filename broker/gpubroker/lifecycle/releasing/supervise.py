@@ -390,9 +390,13 @@ class Supervisor:
         ahead = self._parts.now() - anyio.current_time()
         while True:
             now, running = self._parts.now(), anyio.current_time()
-            if abs(now - running - ahead) > JUMP:
-                self._notice_jump(now - running - ahead)
-            ahead = now - running
+            jumped, ahead = now - running - ahead, now - running
+            if abs(jumped) > JUMP:
+                self._notice_jump(jumped)
+                if any(hold.row.pool for hold in self.holds.values()):
+                    # Its life may go on: only its reservation is renewed step by step.
+                    await anyio.sleep(JUMP)
+                    continue
             for hold in tuple(self.holds.values()):
                 if now >= hold.row.deadline or running >= hold.ends_at:
                     self.request_release(hold, "its lifetime is over")
