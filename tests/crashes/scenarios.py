@@ -32,11 +32,13 @@ from gpubroker import (
     Requirements,
     Retry,
     Settings,
+    fixed,
 )
 from gpubroker.lifecycle import owner
 from gpubroker.lifecycle.reaping import reap as reap_module
 from gpubroker.lifecycle.releasing import release
 from gpubroker.model.places import Place as LedgerPlace
+from gpubroker.policy.transitions import HELD
 from gpubroker_runpod import provider
 from gpubroker_runpod.emulator import RunPodEmulator
 from gpubroker_runpod.log_work import LogSource, LogWork
@@ -281,6 +283,25 @@ async def _several(place: Place) -> None:
     assert (place.folder / "two" / "out").read_text() == "2"
 
 
+async def _pools(place: Place) -> None:
+    """One leaves its machine idle, another one takes it; at last nobody uses it."""
+    shared: dict[str, Any] = {"name": "trial", "keep_warm": fixed(1)}
+    job = Job("cat in > out", files={"in": INPUT}, outputs="out", output_dir=place.output.parent)
+    async with (
+        place.broker(("vast",), seed=place.seed) as one,
+        place.broker(("vast",), seed=place.seed + 1) as two,
+        one.pool(A_4090, **shared) as first,
+        two.pool(A_4090, **shared) as second,
+    ):
+        results = [await first.run(["echo", "1"]), await second.run(job)]
+        with anyio.fail_after(BOUND):
+            while any(row.state in HELD for row in await one.leases()):
+                await anyio.sleep(0.02)
+    assert all(result.ok for result in results), results
+    assert len({result.lease_id for result in results}) == 1, results
+    assert place.output.read_bytes() == INPUT
+
+
 async def _reap(place: Place) -> None:
     await reap(place, seed=place.seed)
     async with place.broker((), sweep=False) as broker:
@@ -314,6 +335,7 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
         Scenario(name="destroy-fails", play=_log, prepare=no_destroy),
         Scenario(name="preempted", play=_preempted, prepare=calm, cost=2),
         Scenario(name="several-jobs", play=_several, prepare=calm, cost=3),
+        Scenario(name="pools", play=_pools, prepare=calm, cost=4),
         Scenario(
             name="reaper",
             play=_reap,

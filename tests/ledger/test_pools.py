@@ -80,6 +80,37 @@ def test_a_pool_has_no_more_leases_than_it_may(
     other.reserve(new_lease("0.10", pool="images"), [], [LIMIT])
 
 
+def test_no_time_is_bought_at_a_price_that_holds_no_more(
+    open_ledger: Callable[[], Ledger], new_lease: NewLease
+) -> None:
+    """Somebody has booked another one since the money was reckoned; who reads again may buy."""
+    ledger = open_ledger()
+    old = ready(ledger, new_lease)
+    new = ledger.note(old, 1250.0, "price rose", hourly=Money("9"))
+
+    kept = ledger.extend(old, old.deadline + 600, Money("0.01"), [], 1300.0)
+    later = ledger.extend(new, old.deadline + 600, Money("1.50"), [], 1300.0)
+
+    assert (kept.deadline, kept.reserved) == (old.deadline, old.reserved)
+    assert later.deadline == old.deadline + 600
+
+
+@both_engines
+def test_after_its_idle_limit_a_lease_is_its_owners_alone(
+    open_ledger: Callable[[], Ledger], new_lease: NewLease
+) -> None:
+    """Who may be about to give it up without asking, where the ledger cannot be written."""
+    ledger = open_ledger()
+    parked = ledger.park(ready(ledger, new_lease), 2000.0, 1200.0)
+
+    with pytest.raises(LedgerError):
+        ledger.take(parked, "another", 2000.0)
+    own = ledger.take(parked, parked.owner, 2000.0)
+
+    assert own.idle_until is None
+    assert own.epoch == parked.epoch
+
+
 @both_engines
 def test_only_a_parked_lease_can_be_taken(
     open_ledger: Callable[[], Ledger], new_lease: NewLease

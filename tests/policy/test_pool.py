@@ -59,6 +59,8 @@ def machines(draw: st.DrawFn) -> list[MachineView]:
                 ends_at=NOW + draw(st.sampled_from([50.0, 10_000.0])),
                 wrong=draw(st.sampled_from(["", "", "", "broken"])),
                 reachable=draw(st.booleans()),
+                taken=standing is Standing.BOOTING and draw(st.booleans()),
+                fresh=standing is Standing.FREE and draw(st.booleans()),
             )
         )
     return found
@@ -163,6 +165,37 @@ def test_no_machine_gets_more_jobs_than_it_takes(view: PoolView, rules: PoolRule
         assert by_id[machine].own
         assert by_id[machine].works(NOW)
         assert by_id[machine].standing in (Standing.FREE, Standing.PARKED, Standing.BUSY)
+
+
+@given(VIEWS, RULES)
+def test_what_is_kept_beyond_its_idle_limit_stays_there_for_others(
+    view: PoolView, rules: PoolRules
+) -> None:
+    """An idle machine past its limit is given, left to others, given up, or kept for them."""
+    steps = decide(view, rules, NOW)
+
+    done = {m for _, m in steps.give} | {m for m, _ in steps.release}
+    past = [m for m in idle_own(view) if m.idle_until is not None and m.idle_until <= NOW]
+    assert {m.id for m in past} - done == set(steps.keep)
+    assert not done & set(steps.keep)
+
+
+def test_those_who_wait_for_machines_that_are_being_taken_take_no_more() -> None:
+    """And more of them are taken for those who came since."""
+    parked = [
+        MachineView(id=f"p{n}", standing=Standing.PARKED, own=False, idle_until=NOW + 99)
+        for n in range(2)
+    ]
+    coming = MachineView(id="m", standing=Standing.BOOTING, taken=True)
+    rules = PoolRules(max_machines=3)
+
+    alone = decide(PoolView(machines=[coming, *parked], waiting=[Waiting(NOW)]), rules, NOW)
+    two = decide(
+        PoolView(machines=[coming, *parked], waiting=[Waiting(NOW), Waiting(NOW)]), rules, NOW
+    )
+
+    assert alone.take == ()
+    assert len(two.take) == 1
 
 
 @given(VIEWS, RULES)

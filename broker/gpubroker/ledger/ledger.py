@@ -393,13 +393,16 @@ class Ledger:
     ) -> LeaseRow:
         """Move a lease's deadline to a later Unix time, once `more` is held for that.
 
+        A lease whose price has changed since `lease` was read keeps it: `more` is too little then.
+
         Raises:
             OverLimit: a limit on money does not allow it. Nothing was written.
             StaleOwner: another process has taken the lease over.
         """
         with self._store.transaction() as sql:
             now = edges.current(sql, lease)
-            if now.release_requested_at is not None or now.deadline >= deadline:
+            settled = now.release_requested_at is not None or now.deadline >= deadline
+            if settled or now.hourly != lease.hourly:
                 return now
             asked = Money.from_micros(more.micros_up)
             if (over := spending.exceeded(sql, limits, asked)) is not None:

@@ -43,12 +43,17 @@ def park(sql: Sql, lease: LeaseRow, idle_until: float, at: float) -> LeaseRow:
 
 
 def take(sql: Sql, lease: LeaseRow, owner: str, at: float) -> LeaseRow:
-    """Take a parked lease: one of all who try at the same time gets it."""
+    """Take a parked lease: one of all who try at the same time gets it.
+
+    After its idle limit nobody does but its owner, who may give it up then without asking.
+    """
     now = edges.current(sql, lease)
     if now.idle_until is None:
         raise StaleOwner(f"lease {lease.id} was taken by somebody quicker")
     if not now.parked:
         raise LedgerError(f"lease {lease.id} is to be given up")
+    if now.owner != owner and now.idle_until <= at:
+        raise LedgerError(f"lease {lease.id} has been idle for long enough")
     if now.owner == owner:
         edges.update(sql, now, {"idle_until": None})
         return edges.read(sql, lease.id)

@@ -25,6 +25,9 @@ LOOK: Final = 15.0
 YIELD: Final = 3.0
 """Seconds for which an idle machine is left to another process that has waited for longer."""
 
+KEPT: Final = 60.0
+"""Seconds for which others may take a machine, at a time, that is kept beyond its idle limit."""
+
 HORIZON: Final = 1800.0
 """Seconds of a machine's life whose money is reserved ahead of time."""
 
@@ -103,7 +106,9 @@ class MachineView:
         since: when it became idle. idle_until: when it is given up unless it is used before.
         retires_at: when it takes no new work any more. ends_at: when its life ends.
         wrong: why it is to be given up once nobody uses it; empty if nothing is wrong with it.
-        reachable: of another's: whether it can be taken from here.
+        reachable: of another's: whether it can be taken from here once it is parked.
+        taken: it was another's, and is on its way.
+        fresh: it has come up just now: none lives longer.
     """
 
     id: str
@@ -116,6 +121,8 @@ class MachineView:
     ends_at: float = math.inf
     wrong: str = ""
     reachable: bool = True
+    taken: bool = False
+    fresh: bool = False
 
     def works(self, now: float) -> bool:
         """Whether it may get new work."""
@@ -169,7 +176,8 @@ class PoolSteps:
         give: which of those who wait gets which machine.
         take: machines of other processes to take.
         rent: how many new machines to rent.
-        park: those to leave to whoever takes them first.
+        park: those to leave to whoever takes them first. keep: those that are left to them already,
+            and for longer, since they are to be warm whatever their idle limit says.
         release: those to give up, and why.
         look_at: Unix time at which to look again, at the latest.
     """
@@ -178,6 +186,7 @@ class PoolSteps:
     take: tuple[str, ...] = ()
     rent: int = 0
     park: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
     release: tuple[tuple[str, str], ...] = ()
     look_at: float = math.inf
 
@@ -205,6 +214,7 @@ def decide(view: PoolView, rules: PoolRules, now: float) -> PoolSteps:
         take=take,
         rent=rent,
         park=tuple(m.id for m in left if m.standing is Standing.FREE and not m.uses),
+        keep=tuple(m.id for m in left if m.idle and now >= (m.idle_until or math.inf)),
         release=release,
         look_at=min(looks),
     )
@@ -227,12 +237,13 @@ def _give(
     unserved = 0
     for waiting in view.waiting:
         longer = sum(since < waiting.since for since in view.others)
-        fresh = [m.id for m in usable if m.idle and room[m.id] and now < m.since + YIELD]
+        fresh = [m.id for m in usable if m.idle and room[m.id] > 0 and now < m.since + YIELD]
         yielded |= set(fresh[: max(0, longer - len(yielded))])
         able = [
             m.id
             for m in usable
-            if room[m.id] and m.id not in yielded and now + waiting.needs <= m.ends_at
+            if room[m.id] > 0 and m.id not in yielded
+            if m.fresh or now + waiting.needs <= m.ends_at
         ]
         if not able:
             unserved += 1
@@ -254,7 +265,8 @@ def _take(
         if m.idle_until is not None and m.idle_until > now
     ]
     able.sort(key=lambda m: (-m.since, m.id))
-    taken = able[: math.ceil(unserved / rules.jobs_per_machine)]
+    coming = sum(m.own and m.standing is Standing.BOOTING and m.taken for m in view.machines)
+    taken = able[: max(0, math.ceil(unserved / rules.jobs_per_machine) - coming)]
     return tuple(m.id for m in taken), max(0, unserved - len(taken) * rules.jobs_per_machine)
 
 

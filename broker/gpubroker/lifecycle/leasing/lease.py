@@ -71,7 +71,9 @@ class AsyncLease:
         self._release_wait = release_wait
         self._release_seconds = 0.0
         self._charged = charged
+        self._at_a_time = at_a_time
         self._turn = anyio.Semaphore(at_a_time)
+        self._borrowed = 0
 
     def __repr__(self) -> str:
         row = self._hold.row
@@ -220,7 +222,7 @@ class AsyncLease:
         ended = self._parts.now()
         await self._end(job_id, run.outcome, ended)
         result = replace(self._result(job_id, run), cost=self._charge(ended))
-        if hold.drain_reason:
+        if hold.drain_reason and not self._others_use_it:
             self.release(hold.drain_reason)
         self._emit(EventKind.JOB_ENDED, result.failure or "exit code 0")
         if result.state is JobState.LOST:
@@ -263,9 +265,11 @@ class AsyncLease:
                 lambda ledger: ledger.begin_job(hold.row, use_id, title, (), at)
             )
         )
+        self._borrowed += 1
         try:
             yield
         finally:
+            self._borrowed -= 1
             if not hold.left:
                 self._end_badly(use_id, "ended")
 
@@ -394,6 +398,11 @@ class AsyncLease:
             timings=replace(result.timings, release=self._release_seconds),
         )
 
+    @property
+    def _others_use_it(self) -> bool:
+        """Whether it is used, besides by the job that asks: whoever is last gives it up."""
+        return self._borrowed > 0 or self._at_a_time - self._turn.value > 1
+
     def _check_held(self) -> None:
         reason = self._hold.release_reason or self._hold.drain_reason
         if reason:
@@ -429,7 +438,7 @@ class AsyncLease:
         except LedgerError as error:
             # A result in hand outweighs its line in the record.
             self._emit(EventKind.ALARM, f"the end of {job_id} could not be recorded: {error}")
-            self.release("its record cannot be kept")
+            self._hold.drain_reason = self._hold.drain_reason or "its record cannot be kept"
 
     def _end_badly(self, job_id: str, state: str) -> None:
         """Put on record that a job was left, without an await: a cancellation is on its way out."""

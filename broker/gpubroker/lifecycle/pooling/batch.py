@@ -69,8 +69,9 @@ class Batch:
         """
         left: list[Item] = []
         try:
+            known = await self._on_record()
             for item in self._items:
-                result = await self._finished(item)
+                result = await self._finished(item, known)
                 if result is None:
                     left.append(item)
                     continue
@@ -90,11 +91,15 @@ class Batch:
 
     # ---- what was finished before ---------------------------------------------------------
 
-    async def _finished(self, item: Item) -> Result | None:
-        """The result on record of an item, if its outputs are still what they were."""
+    async def _on_record(self) -> dict[str, str]:
+        """The finished items, by their keys."""
         if not self._name:
-            return None
-        text = await self._parts.ledger(lambda ledger: ledger.items(self._name).get(item.key))
+            return {}
+        return await self._parts.ledger(lambda ledger: ledger.items(self._name))
+
+    async def _finished(self, item: Item, known: dict[str, str]) -> Result | None:
+        """The result on record of an item, if its outputs are still what they were."""
+        text = known.get(item.key)
         if text is None:
             return None
         try:

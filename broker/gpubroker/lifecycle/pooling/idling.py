@@ -9,6 +9,7 @@ from gpubroker.errors import StaleOwner
 from gpubroker.lifecycle.parts import Parts
 from gpubroker.lifecycle.pooling.member import Member
 from gpubroker.lifecycle.pooling.terms import PoolTerms
+from gpubroker.model.events import EventKind
 from gpubroker.model.money import Money
 from gpubroker.model.pools import PoolStatus
 from gpubroker.policy.budget import Limit
@@ -32,15 +33,18 @@ class Idling:
         self._terms = terms
         self._name = terms.share.name
 
-    async def park(self, member: Member) -> None:
+    async def park(self, member: Member, least: float = 0.0) -> None:
         """Leave a machine in hand for whoever takes it first, until its idle limit.
+
+        Args:
+            least: Unix time until which it is kept in any case.
 
         Raises:
             StaleOwner: another process has taken it over.
         """
         assert member.hold is not None
         now, row = self._parts.now(), member.hold.row
-        until = member.since + await self._kept_for(member)
+        until = max(member.since + await self._kept_for(member), least)
         member.hold.update(await self._parts.ledger(lambda ledger: ledger.park(row, until, now)))
         if member.standing is Standing.FREE:
             member.standing = Standing.PARKED
@@ -48,7 +52,12 @@ class Idling:
     async def _kept_for(self, member: Member) -> float:
         """Seconds for which the rule keeps a machine that is idle."""
         uses = await self._parts.ledger(lambda ledger: ledger.pool_uses(self._name, _USES))
-        return max(0.0, self._terms.keep_warm(gaps(uses), await self.cold_start([member])))
+        cold = await self.cold_start([member])
+        try:
+            return max(0.0, self._terms.keep_warm(gaps(uses), cold))
+        except Exception as error:  # noqa: BLE001 - without a rule, it would be kept for ever
+            self._tell(member, "its rule for how long to keep it", error)
+            return cold
 
     async def look(self, members: Sequence[Member]) -> None:
         """Where activity is asked for: move the idle limits of machines that were active."""
@@ -59,13 +68,21 @@ class Idling:
             over = member.hold is not None and (member.hold.row.idle_until or now + 1) <= now
             if member.standing is not Standing.PARKED or member.lease is None or not over:
                 continue
-            active = min(activity(member.lease), now)
+            try:
+                active = min(activity(member.lease), now)
+            except Exception as error:  # noqa: BLE001 - its idle limit holds all the same
+                self._tell(member, "what tells of its activity", error)
+                continue
             if active > member.since:
                 member.since = active
                 try:
                     await self.park(member)
                 except StaleOwner:
                     continue  # taken meanwhile: the next look shows it
+
+    def _tell(self, member: Member, what: str, error: Exception) -> None:
+        text = f"{what} failed: {type(error).__name__}: {error}"
+        self._parts.emit(EventKind.ALARM, text, lease_id=member.id)
 
     async def cold_start(self, members: Sequence[Member]) -> float:
         """Seconds that the next cold start is expected to take."""

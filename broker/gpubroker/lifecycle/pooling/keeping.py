@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 #: Seconds between two questions to an idle machine whether it is well, and for an answer.
 _HEALTH_EVERY: Final = 60.0
 _HEALTH_WITHIN: Final = 30.0
+#: Seconds within which a machine that was taken must be reached: meanwhile it bills for nobody.
+_REACHED_WITHIN: Final = 120.0
 
 Bring = Callable[[Member], Awaitable[AsyncLease]]
 
@@ -105,7 +107,8 @@ class Keeper:
             StaleOwner: somebody else was quicker.
             LedgerError: it is to be given up, or cannot be taken from here.
         """
-        hold = await self._shared.take(row)
+        hold, charged = await self._shared.take(row)
+        hold.allowance = self._terms.wish.allowance
         lease = AsyncLease(
             self._parts,
             self._supervisor,
@@ -115,6 +118,7 @@ class Keeper:
             acquire_seconds=0.0,
             release_wait=self._release_wait,
             at_a_time=self._terms.rules.jobs_per_machine,
+            charged=charged,
         )
         member.got(lease, hold)
         return lease
@@ -125,14 +129,15 @@ class Keeper:
         Raises:
             SetupFailed: it is of no use.
             LetGo: another process has taken it meanwhile.
-            OSError: what others need to take it cannot be kept.
+            OSError: what others need to take it cannot be kept; or one that was taken is not reached.
         """
         hold, files = member.hold, self._parts.files
         assert hold is not None
         if hold.row.state is LeaseState.PROVISIONING:
             await lease.set_up()
         else:
-            await reached(self._parts, hold)
+            with anyio.fail_after(_REACHED_WITHIN):
+                await reached(self._parts, hold)
         if files is not None:
             keys = () if hold.link is None else hold.link.host_keys
             files.put_reach(lease.id, KeptReach(host_keys=keys, host_identity=lease.host_identity))
@@ -184,7 +189,7 @@ class Keeper:
     async def _is_well(self, member: Member, lease: AsyncLease, health: Health) -> bool:
         try:
             if callable(health):
-                return await health(lease)
+                return await self._says_so(health, lease)
             assert member.hold is not None
             run = await run_on(
                 self._parts,
@@ -197,6 +202,16 @@ class Keeper:
             )
             return run.outcome.exit_code == 0
         except (BrokerError, OSError, LetGo):
+            return False
+
+    async def _says_so(
+        self, health: Callable[[AsyncLease], Awaitable[bool]], lease: AsyncLease
+    ) -> bool:
+        try:
+            return await health(lease)
+        except Exception as error:  # noqa: BLE001 - a check that fails must end no job
+            problem = f"its health check failed: {type(error).__name__}: {error}"
+            self._parts.emit(EventKind.FAILED, problem, lease_id=lease.id)
             return False
 
     def _found_wrong(self, member: Member, why: str) -> None:

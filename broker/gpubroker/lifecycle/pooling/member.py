@@ -11,6 +11,7 @@ from gpubroker.errors import LeaseReleased, MachineLost, SecretsRefused, StaleOw
 from gpubroker.lifecycle.hold import Hold
 from gpubroker.lifecycle.leasing.lease import AsyncLease
 from gpubroker.model.jobs import Job
+from gpubroker.model.leases import LeaseState
 from gpubroker.model.results import JobState, Result
 from gpubroker.policy.pool import MachineView, PoolRules, Standing, Waiting
 from gpubroker.transport.job_io import OutputCallback
@@ -33,12 +34,14 @@ class Member:
         since: Unix time at which it became idle. last_job: at which its last job ended.
         jobs: how many have run on it here.
         wrong: why it is to be given up once nobody uses it.
+        taken: it was another process's.
         came_up: it has been ready for work.
         over: set when it is given up, or another process's.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, taken: bool = False) -> None:
         self.id = name
+        self.taken = taken
         self.lease: AsyncLease | None = None
         self.hold: Hold | None = None
         self.server: AsyncServer | None = None
@@ -72,7 +75,7 @@ class Member:
     def view(self, rules: PoolRules) -> MachineView:
         """As decisions see it."""
         if self.hold is None:
-            return MachineView(id=self.id, standing=self.standing)
+            return MachineView(id=self.id, standing=self.standing, taken=self.taken)
         row = self.hold.row
         parked = self.standing is Standing.PARKED
         return MachineView(
@@ -84,6 +87,8 @@ class Member:
             retires_at=min(row.created_at + rules.working_life, self.hold.life_ends),
             ends_at=self.hold.life_ends,
             wrong=self.wrong or self.hold.drain_reason,
+            taken=self.taken,
+            fresh=self.standing is Standing.FREE and row.state is LeaseState.READY,
         )
 
 

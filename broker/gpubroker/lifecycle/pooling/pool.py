@@ -98,7 +98,11 @@ class AsyncPool:
         async with self._use(0.0, frozenset()) as (member, _):
             assert member.lease is not None
             async with member.lease.in_use(f"borrowed from {self.name}"):
-                yield AsyncPoolMachine(member, self._serving.now)
+                machine = AsyncPoolMachine(member, self._serving.now)
+                try:
+                    yield machine
+                finally:
+                    machine.given_back = True
         await self._serving.looked()
 
     async def status(self) -> PoolStatus:
@@ -144,7 +148,11 @@ class AsyncPool:
 
 
 class AsyncPoolMachine:
-    """A machine that was borrowed from a pool, from `AsyncPool.machine`."""
+    """A machine that was borrowed from a pool, from `AsyncPool.machine`.
+
+    Attributes:
+        given_back: its borrowing is over; it takes no more jobs.
+    """
 
     def __init__(self, member: Member, now: Callable[[], float]) -> None:
         assert member.lease is not None
@@ -152,6 +160,7 @@ class AsyncPoolMachine:
         self._now = now
         self._lease = member.lease
         self._charged = member.lease.charged
+        self.given_back = False
 
     @property
     def lease(self) -> AsyncLease:
@@ -176,7 +185,9 @@ class AsyncPoolMachine:
     async def run(
         self, job: Job | str | Sequence[str], *, on_output: OutputCallback | None = None
     ) -> Result:
-        """Run a job on it, as `AsyncLease.run` does."""
+        """Run a job on it, as `AsyncLease.run` does, while it is borrowed."""
+        if self.given_back:
+            raise LeaseReleased(self._lease.id, "it was given back to the pool")
         return await on_member(self._member, Job.of(job), on_output, self._now)
 
     def discard(self, reason: str) -> None:

@@ -31,6 +31,7 @@ from gpubroker.model.pools import PoolStatus
 from gpubroker.policy.backoff import delay
 from gpubroker.policy.pool import (
     HORIZON,
+    KEPT,
     LOOK,
     POLL,
     RENEW,
@@ -44,6 +45,8 @@ from gpubroker.policy.pool import (
 _WAIT_COUNTS = 3.0
 #: Seconds for which a result waits until its machine is parked, so that others find it.
 _A_MOMENT = 1.0
+#: Seconds for which nothing can be decided, after which idle limits are seen to without deciding.
+_BLIND = 60.0
 
 
 class Serving:
@@ -78,8 +81,9 @@ class Serving:
         self._changed = anyio.Event()
         self._after = anyio.Event()
         self._begun = self._ended = 0
+        self._others = False
         self._failures = 0
-        self._others = 0
+        self._blind_since: float | None = None
         self._rent_after = float("-inf")
         self._closing = False
 
@@ -106,6 +110,7 @@ class Serving:
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
             tasks.start_soon(self._loop)
+            tasks.start_soon(self._watch_clock)
             try:
                 yield
             except BaseException as error:  # noqa: BLE001 - raised again below
@@ -134,8 +139,8 @@ class Serving:
         """
         if self._closing:
             raise BrokerClosed("the pool is closed")
-        if waiter.asks.needs > self.terms.rules.lifetime:
-            raise InvalidValue("timeout", waiter.asks.needs, "is more than a machine may live")
+        if waiter.asks.needs > self.terms.rules.working_life:
+            raise InvalidValue("timeout", waiter.asks.needs, "is more than a machine may work")
         free = sum(
             self.terms.rules.jobs_per_machine - member.uses
             for member in self.members
@@ -169,15 +174,32 @@ class Serving:
             self._begun += 1
             try:
                 look_at = await self._step()
+                self._blind_since = None
             except Exception as error:  # noqa: BLE001 - its machines cost money: it goes on
                 problem = f"{type(error).__name__}: {error}"
                 self._tell(EventKind.ALARM, f"pool {self.terms.share.name}: {problem}")
                 look_at = self.now() + (POLL if self.queue else LOOK)
+                self._end_idle()
             self._ended = self._begun
             after, self._after = self._after, anyio.Event()
             after.set()
             with anyio.move_on_after(max(0.02, look_at - self.now())):
                 await self._changed.wait()
+
+    def _end_idle(self) -> None:
+        """Nothing can be decided: give up what is past its idle limit, and what cannot get one."""
+        now = self.now()
+        since = self._blind_since = self._blind_since or now
+        for member in self.members:
+            seen = member.view(self.terms.rules)
+            if seen.idle and now >= max(seen.idle_until or seen.since, since + _BLIND):
+                member.leave(f"idle for {now - seen.since:.0f} s, and nothing can be decided")
+
+    async def _watch_clock(self) -> None:
+        """When the clock has jumped, time is bought before its deadlines are seen to."""
+        while True:
+            await self._supervisor.jumped.wait()
+            self.look()
 
     async def _step(self) -> float:
         """Look, decide, carry out; returns when to look again."""
@@ -188,13 +210,15 @@ class Serving:
         self._notice_losses({row.id: row for row in rows})
         await self._buy_time()
         await self._idling.look(self.members)
+        cold_start = await self._idling.cold_start(self.members)
+        # From here to the first step nothing is awaited: what is decided on is still there then.
         theirs = self._shared.views(rows, {member.id for member in self.members})
-        self._others = len(theirs)
+        self._others = any(machine.reachable and machine.works(now) for machine in theirs)
         view = PoolView(
             machines=[*(member.view(self.terms.rules) for member in self.members), *theirs],
             waiting=[waiter.asks for waiter in self.queue],
             others=others,
-            cold_start=await self._idling.cold_start(self.members),
+            cold_start=cold_start,
             rent_after=self._rent_after,
         )
         steps = decide(view, self.terms.rules, self.now())
@@ -212,12 +236,15 @@ class Serving:
             await self._give(waiters[id(asks)], members[lease])
         for row in rows:
             if row.id in steps.take:
-                self._add(Member(row.id), row)
+                self._add(Member(row.id, taken=True), row)
         for _ in range(steps.rent):
             self._add(Member(self._parts.new_id("machine")), None)
         for lease in steps.park:
             if members[lease].standing is Standing.FREE:
                 await self._park(members[lease])
+        for lease in steps.keep:
+            if members[lease].standing is Standing.PARKED:
+                await self._park(members[lease], self.now() + KEPT)
 
     async def _tell_others(self) -> None:
         """Say on record since when somebody waits here: others leave idle machines to them."""
@@ -248,6 +275,11 @@ class Serving:
 
     def _lose(self, member: Member) -> None:
         assert member.hold is not None
+        if member.uses:
+            # Somebody took us for dead, and ends it: whoever uses it here hears of a loss.
+            member.hold.lost = True
+            member.leave("another process has taken it over")
+            return
         self._supervisor.let_go(member.hold)
         member.standing = Standing.LEAVING
         member.over.set()
@@ -303,9 +335,9 @@ class Serving:
         hold.update(await self._parts.ledger(lambda ledger: ledger.take(row, mine, now)))
         member.standing = Standing.FREE
 
-    async def _park(self, member: Member) -> None:
+    async def _park(self, member: Member, least: float = 0.0) -> None:
         try:
-            await self._idling.park(member)
+            await self._idling.park(member, least)
         except StaleOwner:
             self._lose(member)
 

@@ -15,6 +15,7 @@ from gpubroker.lifecycle.link import Link
 from gpubroker.lifecycle.parts import Parts
 from gpubroker.lifecycle.releasing.supervise import Supervisor
 from gpubroker.model.leases import LeaseRow, LeaseState
+from gpubroker.model.money import Money
 from gpubroker.model.pools import PoolShare
 from gpubroker.model.requirements import Requirements
 from gpubroker.policy.budget import Claim, limits
@@ -84,7 +85,7 @@ class Shared:
             since=row.idle_until or 0.0,
             retires_at=row.created_at + self._rules.working_life,
             ends_at=row.created_at + self._rules.lifetime,
-            reachable=standing is Standing.PARKED and self._reachable(row),
+            reachable=not leaving and self._reachable(row),
         )
 
     def _reachable(self, row: LeaseRow) -> bool:
@@ -97,8 +98,8 @@ class Shared:
         kept = files.lease(row.id)
         return kept is not None and kept.wanted == self._share.wanted
 
-    async def take(self, row: LeaseRow) -> Hold:
-        """Take a machine that another process has parked.
+    async def take(self, row: LeaseRow) -> tuple[Hold, Money]:
+        """Take a machine that another process has parked; also, what its jobs have cost so far.
 
         Raises:
             StaleOwner: somebody else was quicker.
@@ -118,12 +119,14 @@ class Shared:
         # Once it is ours on record, somebody must hold it.
         with anyio.CancelScope(shield=True):
             try:
-                taken = await parts.ledger(lambda ledger: ledger.take(row, mine, now))
+                taken, charged = await parts.ledger(
+                    lambda ledger: (ledger.take(row, mine, now), ledger.jobs_cost(row.id))
+                )
             except BaseException:
                 if link is not None:
                     link.discard()
                 raise
-            return restored(parts, self._supervisor, taken, kept, link)
+            return restored(parts, self._supervisor, taken, kept, link), charged
         raise AssertionError("a shield lets nothing through")
 
     async def extend(self, hold: Hold, until: float) -> None:

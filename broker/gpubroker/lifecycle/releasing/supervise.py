@@ -321,10 +321,12 @@ class Supervisor:
             if not hold.row.state.open:
                 return
             machine = hold.machine
-            with anyio.move_on_after(5.0) as patience:
+            # Until its idle limit another process may take it rightly.
+            shared = (hold.row.idle_until or 0.0) - self._parts.now() if hold.row.parked else 0.0
+            with anyio.move_on_after(max(5.0, shared)) as patience:
                 await self.write_request(hold)
             if patience.cancelled_caught:
-                if machine is not None and not self._may_be_adopted(hold):
+                if machine is not None and not await self._may_be_adopted(hold):
                     await self._destroy_anyway(hold, machine)
                 await self.write_request(hold)
             if hold.row.state is LeaseState.UNKNOWN:
@@ -350,11 +352,20 @@ class Supervisor:
                 self.holds.pop(hold.row.id, None)
             self._idle.set()
 
-    def _may_be_adopted(self, hold: Hold) -> bool:
-        """Whether somebody may rightly take the lease for theirs by now."""
+    async def _may_be_adopted(self, hold: Hold) -> bool:
+        """Whether somebody may rightly take the lease for theirs by now, or has."""
         heard = abs(self._parts.now() - self._beat) < OWNER_TTL
-        shared = bool(hold.row.pool) and hold.row.state is LeaseState.IDLE
-        return shared or (hold.row.on_owner_death == "adopt" and not heard)
+        if hold.row.on_owner_death == "adopt" and not heard:
+            return True
+        if not hold.row.pool or hold.row.state is not LeaseState.IDLE:
+            return False
+        try:
+            row = await self._parts.ledger(lambda ledger: ledger.lease(hold.row.id))
+        except LedgerError as error:
+            text = f"whether it is still ours cannot be read, so it may bill: {error}"
+            self._parts.emit(EventKind.ALARM, text, lease_id=hold.row.id)
+            return True
+        return row is None or row.epoch != hold.row.epoch
 
     async def _destroy_anyway(self, hold: Hold, machine: Machine) -> None:
         """The ledger cannot be written, but the machine can be given up: it would bill on."""
@@ -383,9 +394,13 @@ class Supervisor:
         ahead = self._parts.now() - anyio.current_time()
         while True:
             now, running = self._parts.now(), anyio.current_time()
-            if abs(now - running - ahead) > JUMP:
-                self._notice_jump(now - running - ahead)
-            ahead = now - running
+            jumped, ahead = now - running - ahead, now - running
+            if abs(jumped) > JUMP:
+                self._notice_jump(jumped)
+                if any(hold.row.pool for hold in self.holds.values()):
+                    # Its life may go on: only its reservation is renewed step by step.
+                    await anyio.sleep(JUMP)
+                    continue
             for hold in tuple(self.holds.values()):
                 if now >= hold.row.deadline or running >= hold.ends_at:
                     self.request_release(hold, "its lifetime is over")
@@ -430,6 +445,7 @@ class Supervisor:
             if taken and hold.row.parked:
                 self.let_go(hold)
             elif row is None or taken:
+                hold.lost = hold.lost or bool(hold.row.pool)  # its job may be started elsewhere
                 self.request_release(hold, "another process has taken it over")
             elif row.release_requested_at is not None:
                 self.request_release(hold, row.release_reason)

@@ -367,7 +367,7 @@ class Acquisition:
     async def _make_room(self, offer: Offer) -> None:
         """Wait for what has just failed to be given up, where it leaves too little for an offer."""
         budget, tags = self._parts.budget, self._wish.tags
-        limited = bool(machine_limits(budget, budget.provider, tags))
+        limited = self._wish.share is not None or machine_limits(budget, budget.provider, tags)
         if self._in_the_way() and (limited or await self._is_short(offer)):
             await self._until_given_up()
 
