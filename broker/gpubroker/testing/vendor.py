@@ -133,9 +133,13 @@ class Vendor:
             return await self._answer_probe(machine, io, now)
         told = Performance.of_setup if io.in_home else Performance.of_job
         performance = told(self.script, now)
-        vanishes = None if io.in_home else self.script.vanishings.take(now)
+        vanishes = None if io.in_home else self.script.vanishings.take_step(now)
         if vanishes is not None:
-            machine.vanished_at = min(machine.vanished_at, now + vanishes)
+            moment = now + vanishes.effect
+            machine.vanished_at = min(machine.vanished_at, moment)
+            vanishes.pending.append(
+                lambda: machine.ended_at == moment and reached(moment, self.now())
+            )
         run = JobRun(
             started_at=now,
             machine_id=machine_id,
@@ -273,9 +277,12 @@ class Vendor:
             mark=order.mark,
             host=offer.host,
         )
-        preempted = self.script.preemptions.take(now)
+        preempted = self.script.preemptions.take_step(now)
         if preempted is not None:
-            machine.preempted_at = machine.up_at + preempted
+            machine.preempted_at = moment = machine.up_at + preempted.effect
+            preempted.pending.append(
+                lambda: moment <= machine.ended_at and reached(moment, self.now())
+            )
         self.books.add(machine)
         return machine
 
