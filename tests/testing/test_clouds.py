@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import CancelledError
 from typing import Any
 
 import pytest
 
-from gpubroker import AcquireError, JobError, Money, Requirements
+from gpubroker import AcquireError, BrokerClosed, JobError, Money, Policy, Requirements
 from gpubroker.testing import (
     SCENARIOS,
     Clouds,
@@ -134,6 +136,26 @@ class TestSynchronousTime:
                 later = clouds.now()
             assert one.run(["x"], WANTED).ok
             assert clouds.now() >= later > 1_800_000_600
+
+    def test_a_call_of_another_thread_is_cut_off_and_named(self) -> None:
+        """However long it would take, the clouds end."""
+        clouds = Clouds("scripted", stories={"scripted": "no capacity"})
+        broker = clouds.broker().open()
+
+        def run() -> None:
+            with pytest.raises((CancelledError, AcquireError)):
+                broker.run(["x"], WANTED, policy=Policy(wait=1e9))
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        while not clouds.calls_under_way:
+            pass
+
+        with pytest.raises(AssertionError, match=r"still waiting for Broker\.run, which was cut"):
+            clouds.__exit__(None, None, None)
+        thread.join()
+        with pytest.raises(BrokerClosed):
+            clouds.broker().open()
 
 
 PROGRAM = """
