@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import subprocess
 import sys
@@ -12,7 +13,16 @@ from typing import Any
 
 import pytest
 
-from gpubroker import AcquireError, BrokerClosed, JobError, Money, Policy, Requirements
+from gpubroker import (
+    AcquireError,
+    Broker,
+    BrokerClosed,
+    JobError,
+    Money,
+    NoOfferFits,
+    Policy,
+    Requirements,
+)
 from gpubroker.testing import (
     SCENARIOS,
     Clouds,
@@ -113,6 +123,66 @@ class TestStrict:
         """But its machines must be gone all the same."""
         with ScriptedCloud(strict=False) as cloud:
             cloud.never_boots()
+
+
+class TestInPlaceOfReal:
+    def test_an_app_rents_here_while_the_block_lasts(self) -> None:
+        """As often as wanted, and with a ledger of its own each time: what `given` needs."""
+        app = Broker(budget="1")
+        for _ in range(2):
+            with Clouds("scripted") as clouds, clouds.in_place_of_real():
+                clouds["scripted"].job_takes(600)
+                assert app.run(["x"], WANTED).ok
+                assert len(app.leases(open_only=False)) == 1
+
+    def test_a_lease_that_nobody_left_fails(self) -> None:
+        """And an error in the block is what comes out of it."""
+        kept: list[Any] = []
+
+        def leave_open(error: bool) -> None:
+            with Clouds("scripted") as clouds, clouds.in_place_of_real():
+                kept.append(Broker(budget="1").lease(WANTED))
+                kept[-1].__enter__()
+                if error:
+                    raise ZeroDivisionError
+
+        with pytest.raises(AssertionError, match="nobody left the lease"):
+            leave_open(error=False)
+        with pytest.raises(ZeroDivisionError):
+            leave_open(error=True)
+
+
+@pytest.mark.parametrize(
+    ("stories", "budget", "gpu", "said"),
+    [
+        ({"near": "calm"}, None, "H100", "no provider takes part; near is off: no budget, and"),
+        (
+            {"near": "calm", "far": "revoked key"},
+            "5",
+            "H100",
+            "the cheapest, RTX 4090: .*; far: the account key is not valid",
+        ),
+        (
+            {
+                "near": "no capacity",
+                "far": lambda cloud: cloud.rate_limited("quote", until=math.inf),
+            },
+            "5",
+            "RTX 4090",
+            "near offered nothing that meets .*; far: too many requests",
+        ),
+    ],
+)
+def test_whoever_gave_no_answer_is_named(
+    stories: dict[str, Any], budget: str | None, gpu: str, said: str
+) -> None:
+    """Where nothing fits, the message says who could not be asked, and why."""
+    with (
+        Clouds(stories=stories, strict=False) as clouds,
+        clouds.broker(budget=budget) as broker,
+        pytest.raises(NoOfferFits, match=said),
+    ):
+        broker.run(["x"], Requirements(gpu=gpu))
 
 
 class TestSynchronousTime:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -153,6 +155,31 @@ class Clouds(Mapping[str, ScriptedCloud]):
             "close_wait": _PATIENCE,
             **given,
         }
+
+    @contextmanager
+    def in_place_of_real(self) -> Generator[None]:
+        """Every broker that is opened within this block rents here: `gpubroker_no_wait` as a block.
+
+        At its end, brokers that are still open are closed, and a lease that nobody left fails.
+        """
+        from gpubroker.testing.use import Use
+
+        with TemporaryDirectory() as folder, ExitStack() as undone:
+
+            def replaced(owner: type, name: str, value: object) -> None:
+                undone.callback(setattr, owner, name, vars(owner)[name])
+                setattr(owner, name, value)
+
+            use = Use(self, Path(folder))
+            use.stand_in(replaced)
+            try:
+                yield
+            except BaseException:
+                use.close()
+                raise
+            problem = use.problem()
+            if problem:
+                raise AssertionError(problem)
 
     # ----------------------------------------------------------------------------------------
     # What became of it
