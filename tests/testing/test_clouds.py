@@ -17,6 +17,7 @@ from gpubroker import (
     AcquireError,
     Broker,
     BrokerClosed,
+    InvalidValue,
     JobError,
     Money,
     NoOfferFits,
@@ -150,6 +151,22 @@ class TestInPlaceOfReal:
             leave_open(error=False)
         with pytest.raises(ZeroDivisionError):
             leave_open(error=True)
+
+
+def test_a_price_rises_under_a_job() -> None:
+    """The broker hears of it and says so; a machine that is not there yet has no price to change."""
+    alarms: list[str] = []
+    with Clouds("scripted") as clouds:
+        cloud = clouds["scripted"]
+        with pytest.raises(InvalidValue, match="unknown machine"):
+            cloud.machine_costs("0.90", "scripted-1")
+        cloud.job_takes(600)
+        cloud.price_rises_under_job("0.90", after=60)
+        with clouds.broker(on_event=lambda event: alarms.append(event.text)) as broker:
+            result = broker.run(["x"], WANTED)
+
+    assert any("the price rose" in text for text in alarms)
+    assert result.cost > Money("0.15")
 
 
 @pytest.mark.parametrize(

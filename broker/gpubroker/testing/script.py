@@ -174,6 +174,7 @@ class Script:
         self.boots = Steps[Boot](told)
         self.preemptions = Steps[float](told)
         self.vanishings = Steps[float](told)
+        self.job_rises = Steps[tuple[float, Money]](told)
         self.cards = Steps[tuple[str | None, float | None, int]](told)
         self.job_start_failures = Steps[str](told)
         self.job_seconds = Steps[float](told)

@@ -133,13 +133,8 @@ class Vendor:
             return await self._answer_probe(machine, io, now)
         told = Performance.of_setup if io.in_home else Performance.of_job
         performance = told(self.script, now)
-        vanishes = None if io.in_home else self.script.vanishings.take_step(now)
-        if vanishes is not None:
-            moment = now + vanishes.effect
-            machine.vanished_at = min(machine.vanished_at, moment)
-            vanishes.pending.append(
-                lambda: machine.ended_at == moment and reached(moment, self.now())
-            )
+        if not io.in_home:
+            self._doom(machine, now)
         run = JobRun(
             started_at=now,
             machine_id=machine_id,
@@ -154,6 +149,20 @@ class Vendor:
         finally:
             run.ended_at = self.now()
         return run.outcome
+
+    def _doom(self, machine: RentedMachine, now: float) -> None:
+        """What becomes of a machine under the job that it begins."""
+        vanishes = self.script.vanishings.take_step(now)
+        if vanishes is not None:
+            gone = now + vanishes.effect
+            machine.vanished_at = min(machine.vanished_at, gone)
+            vanishes.pending.append(lambda: machine.ended_at == gone and reached(gone, self.now()))
+        rises = self.script.job_rises.take_step(now)
+        if rises is not None:
+            after, price = rises.effect
+            risen = now + after
+            machine.dearer = (risen, price)
+            rises.pending.append(lambda: risen < machine.ended_at and reached(risen, self.now()))
 
     async def _answer_probe(self, machine: RentedMachine, io: JobIO, now: float) -> Outcome:
         """What the machine's driver says of its cards: those that were offered, or what was told."""
