@@ -560,6 +560,7 @@ class AsyncBroker(AsyncContextManagerMixin):
         return Wish(
             wanted=wanted,
             providers=frozenset(status.name for status in standing if status.on),
+            off={status.name: status.why for status in standing if not status.on},
             policy=policy or self.settings.policy,
             allowance=limits.job if budget is None else parse_money("budget", budget),
             lifetime=lifetime,

@@ -127,6 +127,10 @@ def state_home(environ: Mapping[str, str]) -> Path:
     return Path(state) / "gpubroker"
 
 
+#: Why a paid provider is off where no spending limit holds.
+NO_BUDGET: Final = "off: no budget"
+
+
 def why_off(
     facts: ProviderFacts,
     settings: AccountSettings,
@@ -157,7 +161,7 @@ def why_off(
     if not keyed:
         return "off: no key"
     if not limited:
-        return "off: no budget"
+        return NO_BUDGET
     if under_test and real:
         return "off: a test is running, and it is not pointed at an emulator"
     return None

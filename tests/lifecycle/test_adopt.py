@@ -52,7 +52,7 @@ async def test_a_machine_of_a_lost_ledger_is_found_and_released(
     assert [verdict.finding for verdict in swept.verdicts] == [Finding.FOREIGN]
     assert [(stray.machine.id, stray.doubt) for stray in search.found] == [("lost", "")]
     assert state is ReleaseState.PROVEN
-    assert cloud.foreign == ()
+    assert cloud.foreign == []
 
 
 async def test_late_machines_of_a_lost_ledger_are_known_as_ours_from_then_on(

@@ -74,7 +74,7 @@ async def test_a_ledger_that_cannot_be_opened_rents_nothing(
         async with broker_on(cloud, ledger=place):
             pass
 
-    assert cloud.creates == ()
+    assert cloud.creates == []
 
 
 @pytest.mark.parametrize("spoil", [full, read_only])
@@ -90,7 +90,7 @@ async def test_a_ledger_that_takes_no_intent_lets_no_create_leave(
         with pytest.raises(LedgerError, match="make "):
             await broker.run(["x"], A_4090)
 
-    assert cloud.creates == ()
+    assert cloud.creates == []
 
 
 async def test_a_ledger_that_is_held_by_another_process_lets_no_create_leave(
@@ -104,7 +104,7 @@ async def test_a_ledger_that_is_held_by_another_process_lets_no_create_leave(
             with pytest.raises(LedgerError, match="held by another process"):
                 await broker.run(["x"], A_4090)
 
-    assert cloud.creates == ()
+    assert cloud.creates == []
 
 
 async def test_a_machine_that_the_ledger_cannot_be_told_of_is_given_up(

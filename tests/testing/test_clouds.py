@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import re
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import CancelledError
 from typing import Any
 
 import pytest
 
-from gpubroker import AcquireError, JobError, Money, Requirements
+from gpubroker import (
+    AcquireError,
+    Broker,
+    BrokerClosed,
+    InvalidValue,
+    JobError,
+    Money,
+    NoOfferFits,
+    Policy,
+    Requirements,
+)
 from gpubroker.testing import (
     SCENARIOS,
     Clouds,
@@ -113,6 +126,82 @@ class TestStrict:
             cloud.never_boots()
 
 
+class TestInPlaceOfReal:
+    def test_an_app_rents_here_while_the_block_lasts(self) -> None:
+        """As often as wanted, and with a ledger of its own each time: what `given` needs."""
+        app = Broker(budget="1")
+        for _ in range(2):
+            with Clouds("scripted") as clouds, clouds.in_place_of_real():
+                clouds["scripted"].job_takes(600)
+                assert app.run(["x"], WANTED).ok
+                assert len(app.leases(open_only=False)) == 1
+
+    def test_a_lease_that_nobody_left_fails(self) -> None:
+        """And an error in the block is what comes out of it."""
+        kept: list[Any] = []
+
+        def leave_open(error: bool) -> None:
+            with Clouds("scripted") as clouds, clouds.in_place_of_real():
+                kept.append(Broker(budget="1").lease(WANTED))
+                kept[-1].__enter__()
+                if error:
+                    raise ZeroDivisionError
+
+        with pytest.raises(AssertionError, match="nobody left the lease"):
+            leave_open(error=False)
+        with pytest.raises(ZeroDivisionError):
+            leave_open(error=True)
+
+
+def test_a_price_rises_under_a_job() -> None:
+    """The broker hears of it and says so; a machine that is not there yet has no price to change."""
+    alarms: list[str] = []
+    with Clouds("scripted") as clouds:
+        cloud = clouds["scripted"]
+        with pytest.raises(InvalidValue, match="unknown machine"):
+            cloud.machine_costs("0.90", "scripted-1")
+        cloud.job_takes(600)
+        cloud.price_rises_under_job("0.90", after=60)
+        with clouds.broker(on_event=lambda event: alarms.append(event.text)) as broker:
+            result = broker.run(["x"], WANTED)
+
+    assert any("the price rose" in text for text in alarms)
+    assert result.cost > Money("0.15")
+
+
+@pytest.mark.parametrize(
+    ("stories", "budget", "gpu", "said"),
+    [
+        ({"near": "calm"}, None, "H100", "no provider takes part; near is off: no budget, and"),
+        (
+            {"near": "calm", "far": "revoked key"},
+            "5",
+            "H100",
+            "the cheapest, RTX 4090: .*; far: the account key is not valid",
+        ),
+        (
+            {
+                "near": "no capacity",
+                "far": lambda cloud: cloud.rate_limited("quote", until=math.inf),
+            },
+            "5",
+            "RTX 4090",
+            "near offered nothing that meets .*; far: too many requests",
+        ),
+    ],
+)
+def test_whoever_gave_no_answer_is_named(
+    stories: dict[str, Any], budget: str | None, gpu: str, said: str
+) -> None:
+    """Where nothing fits, the message says who could not be asked, and why."""
+    with (
+        Clouds(stories=stories, strict=False) as clouds,
+        clouds.broker(budget=budget) as broker,
+        pytest.raises(NoOfferFits, match=said),
+    ):
+        broker.run(["x"], Requirements(gpu=gpu))
+
+
 class TestSynchronousTime:
     def test_it_stands_still_between_two_calls(self) -> None:
         """However long a test takes, a lease in hand does not age."""
@@ -134,6 +223,26 @@ class TestSynchronousTime:
                 later = clouds.now()
             assert one.run(["x"], WANTED).ok
             assert clouds.now() >= later > 1_800_000_600
+
+    def test_a_call_of_another_thread_is_cut_off_and_named(self) -> None:
+        """However long it would take, the clouds end."""
+        clouds = Clouds("scripted", stories={"scripted": "no capacity"})
+        broker = clouds.broker().open()
+
+        def run() -> None:
+            with pytest.raises((CancelledError, AcquireError)):
+                broker.run(["x"], WANTED, policy=Policy(wait=1e9))
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        while not clouds.calls_under_way:
+            pass
+
+        with pytest.raises(AssertionError, match=r"still waiting for Broker\.run, which was cut"):
+            clouds.__exit__(None, None, None)
+        thread.join()
+        with pytest.raises(BrokerClosed):
+            clouds.broker().open()
 
 
 PROGRAM = """

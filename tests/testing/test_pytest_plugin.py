@@ -203,6 +203,146 @@ def test_render():
     done.stdout.fnmatch_lines(["test_render: scripted still bills for scripted-1 *"])
 
 
+def test_a_thread_that_outlives_its_test_is_named(tests: pytest.Pytester) -> None:
+    """The run does not hang, and the next test is well."""
+    done = run(
+        tests,
+        """
+import threading
+from concurrent.futures import CancelledError
+import app
+
+@pytest.mark.gpubroker("no capacity")
+def test_it(gpubroker_clouds):
+    def render():
+        with pytest.raises((CancelledError, BrokerError)):
+            app.broker.run(["x"], policy=Policy(wait=1e9))
+    threading.Thread(target=render, daemon=True).start()
+    while not gpubroker_clouds.calls_under_way:
+        pass
+
+def test_next():
+    assert app.render().ok
+""",
+        "--gpubroker-no-wait",
+    )
+
+    done.assert_outcomes(passed=1, failed=1)
+    done.stdout.fnmatch_lines(["test_it: a thread was still waiting for *, which was cut off; *"])
+
+
+def test_real_time_is_warned_of(tests: pytest.Pytester) -> None:
+    """An app that starts an event loop of its own waits, and a test is told how not to."""
+    done = run(
+        tests,
+        """
+import anyio
+
+async def render():
+    async with AsyncBroker(budget=1, sweep=False, close_wait=0):
+        pass
+
+@pytest.mark.parametrize("loop", ["asyncio", "trio"])
+def test_real(gpubroker_no_wait, loop):
+    with pytest.warns(RuntimeWarning, match="in real time.*run_virtual"):
+        anyio.run(render, backend=loop)
+
+@pytest.mark.gpubroker
+async def test_virtual(gpubroker_no_wait):
+    await render()
+
+@pytest.mark.gpubroker(loop="trio")
+async def test_virtual_trio(gpubroker_no_wait):
+    await render()
+""",
+        "-W",
+        "error",
+    )
+
+    done.assert_outcomes(passed=4)
+
+
+def test_stories_follow_one_another(tests: pytest.Pytester) -> None:
+    """As several arguments or as a list; and a single provider needs no tuple."""
+    done = run(
+        tests,
+        """
+from gpubroker.testing import tried
+WANTED = Requirements(gpu="RTX 4090")
+
+@pytest.mark.gpubroker("sold out", lambda cloud: cloud.job_exits(3))
+def test_arguments(gpubroker_broker):
+    result = gpubroker_broker.run(["x"], WANTED)
+    assert tried(result.record) == ["scripted: capacity", "scripted: won"]
+    assert result.exit_code == 3
+
+@pytest.mark.gpubroker({"near": ["sold out", "job fails"]}, {"far": "no capacity"})
+def test_lists(gpubroker_broker, gpubroker_clouds):
+    assert list(gpubroker_clouds) == ["near", "far"]
+    assert gpubroker_broker.run(["x"], WANTED).exit_code == 1
+
+@pytest.mark.gpubroker(providers="near")
+def test_one_name(gpubroker_clouds):
+    assert list(gpubroker_clouds) == ["near"]
+
+@pytest.mark.gpubroker("job fails", providers=["near", "far"])
+def test_names(gpubroker_broker, gpubroker_clouds):
+    assert gpubroker_broker.run(["x"], WANTED).exit_code == 1
+    assert list(gpubroker_clouds) == ["near", "far"]
+""",
+    )
+
+    done.assert_outcomes(passed=4)
+
+
+def test_an_app_that_would_rent_elsewhere_is_stopped(tests: pytest.Pytester) -> None:
+    """A test with clouds, without what puts them in the place of the app's providers."""
+    done = run(
+        tests,
+        """
+import app
+
+def test_it(gpubroker_cloud):
+    app.render()
+
+def test_hidden(gpubroker_cloud):
+    with pytest.raises(Exception):
+        app.render()
+""",
+    )
+
+    done.assert_outcomes(failed=2)
+    done.stdout.fnmatch_lines(
+        [
+            "E *a broker was opened outside of this test's clouds: *gpubroker_no_wait*",
+            "test_hidden: a broker was opened outside of this test's clouds: *",
+        ]
+    )
+
+
+def test_a_failure_is_reported_with_what_it_left(tests: pytest.Pytester) -> None:
+    """A test that fails and leaks says both; one that is skipped says nothing."""
+    done = run(
+        tests,
+        """
+@pytest.mark.gpubroker(lambda cloud: cloud.release_does_nothing(until=float("inf")))
+def test_it(gpubroker_broker):
+    gpubroker_broker.run(["x"])
+    assert 1 == 2
+
+@pytest.mark.gpubroker("no boot")
+def test_skipped(gpubroker_broker):
+    pytest.skip("not now")
+""",
+    )
+
+    done.assert_outcomes(failed=1, skipped=1)
+    done.stdout.fnmatch_lines(
+        ["E *assert 1 == 2", "*gpubroker*", "scripted still bills for scripted-1 *"]
+    )
+    assert "never_boots" not in done.stdout.str()
+
+
 def test_the_sandbox_is_asked_too(tests: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that bills in the sandbox when the test is done is that test's failure."""
 

@@ -157,7 +157,7 @@ async def test_releases_that_fail_leave_the_machine_billing(
         cloud.assert_nothing_running()
 
     await plugin.release(machine)
-    assert cloud.running == ()
+    assert cloud.running == []
     assert [d.accepted for d in cloud.destroys] == [False, False, True, False, True]
 
 
@@ -244,7 +244,7 @@ async def test_machines_of_others_are_listed_and_left_out_of_the_books(
     assert cloud.billed == Money(0)
 
     await plugin.release(Machine(id="theirs"))
-    assert cloud.foreign == ()
+    assert cloud.foreign == []
 
 
 async def test_a_revoked_key_ends_everything_but_the_bill(

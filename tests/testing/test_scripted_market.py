@@ -101,7 +101,7 @@ async def test_a_lost_reply_may_have_made_nothing(cloud: ScriptedCloud, rent: Re
     with pytest.raises(CreateUnknown):
         await rent()
 
-    assert cloud.running == ()
+    assert cloud.running == []
 
 
 async def test_a_create_can_take_effect_late(
@@ -111,7 +111,7 @@ async def test_a_create_can_take_effect_late(
     cloud.next_create_loses_reply(after=600)
     with pytest.raises(CreateUnknown):
         await rent()
-    assert (cloud.running, await plugin.inventory()) == ((), [])
+    assert (cloud.running, await plugin.inventory()) == ([], [])
     with pytest.raises(AssertionError, match="still bills"):
         cloud.assert_nothing_running()
 

@@ -6,8 +6,9 @@ import math
 
 import pytest
 
+from gpubroker import Requirements
 from gpubroker.errors import CreateUnknown, ErrorKind, InvalidValue, ProviderError
-from gpubroker.testing import ScriptedCloud, VirtualWallClock, offer, run_virtual
+from gpubroker.testing import Clouds, ScriptedCloud, VirtualWallClock, offer, run_virtual
 from gpubroker.testing.virtual_time import BackendName
 
 from .conftest import make_order, plugin_of
@@ -40,6 +41,25 @@ def test_a_step_used_in_part_is_left_over(cloud: ScriptedCloud) -> None:
         run_virtual("asyncio", plugin.quote)
 
     with pytest.raises(AssertionError, match="2 times"):
+        cloud.assert_script_used()
+
+
+def test_a_loss_that_came_too_late_is_left_over() -> None:
+    """A machine given up before it was to be preempted, or to vanish, met neither."""
+    with Clouds("scripted", strict=False) as clouds, clouds.broker() as broker:
+        cloud = clouds["scripted"]
+        cloud.preempt_after(90)
+        cloud.machine_vanishes(after=30)
+        broker.run(["x"], Requirements(gpu="RTX 4090"))
+
+        with pytest.raises(AssertionError) as caught:
+            cloud.assert_script_used()
+        assert str(caught.value) == (
+            "scripted was told and never got to do: preempt_after(90); machine_vanishes(30)"
+        )
+        assert cloud.told == []
+
+        cloud.all_is_well()
         cloud.assert_script_used()
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import ROUND_CEILING, Decimal
 from typing import Final
 
@@ -88,6 +88,8 @@ class RentedMachine:
     preempted_at: float = math.inf
     vanished_at: float = math.inf
     destroyed_at: float = math.inf
+    #: From when on it costs how many USD per hour, disk aside.
+    dearer: tuple[float, Money] = (math.inf, Money(0))
     #: Called when it is destroyed, so that jobs on it notice; by job.
     watchers: dict[str, Callable[[], None]] = field(default_factory=dict[str, Callable[[], None]])
 
@@ -106,6 +108,11 @@ class RentedMachine:
     def lost_at(self) -> float:
         """When a job on it is lost."""
         return min(self.preempted_at, self.ended_at)
+
+    def price_at(self, at: float) -> Price:
+        """What it costs."""
+        moment, price = self.dearer
+        return replace(self.price, machine=price) if reached(moment, at) else self.price
 
     def exists(self, at: float) -> bool:
         """Whether it exists and bills."""
@@ -136,7 +143,7 @@ class RentedMachine:
             id=self.id,
             state=state,
             mark=self.mark,
-            hourly=self.price.hourly,
+            hourly=self.price_at(at).hourly,
             created_at=self.created_at,
             progress=progress,
             host=self.host,
@@ -149,8 +156,9 @@ class RentedMachine:
         halted = (
             _billed_seconds(self.preempted_at, end, facts) if facts.stopping_bills else Decimal(0)
         )
+        price = self.price_at(end)
         # One division, at the end: nothing before it rounds.
-        return (self.price.hourly * full + self.price.disk * halted) / 3600
+        return (price.hourly * full + price.disk * halted) / 3600
 
 
 def _billed_seconds(start: float, end: float, facts: ProviderFacts) -> Decimal:

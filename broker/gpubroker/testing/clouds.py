@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, Final, Self
 
 from gpubroker.broker import AsyncBroker
+from gpubroker.errors import BrokerClosed
 from gpubroker.model.money import ZERO, Money
 from gpubroker.plugins import Plugin
 from gpubroker.sync import Broker
@@ -36,7 +40,7 @@ class Clouds(Mapping[str, ScriptedCloud]):
 
     Args:
         names: of the providers.
-        stories: what each is told, by name: a `Scenario`, or the name of one in `SCENARIOS`.
+        stories: what each is told, by name: a `Scenario`, the name of one in `SCENARIOS`, or several.
             Names that are here alone are providers too.
         strict: see `ScriptedCloud`.
     """
@@ -44,7 +48,7 @@ class Clouds(Mapping[str, ScriptedCloud]):
     def __init__(
         self,
         *names: str,
-        stories: Mapping[str, str | Scenario] | None = None,
+        stories: Mapping[str, str | Scenario | Sequence[Any]] | None = None,
         strict: bool = True,
     ) -> None:
         self.now = VirtualWallClock()
@@ -58,6 +62,8 @@ class Clouds(Mapping[str, ScriptedCloud]):
         self._brokers = 0
         self._stack = ExitStack()
         self._thread: VirtualThread | None = None
+        self._starting = threading.Lock()
+        self._closed = False
 
     def __getitem__(self, name: str) -> ScriptedCloud:
         return self._clouds[name]
@@ -77,14 +83,22 @@ class Clouds(Mapping[str, ScriptedCloud]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        cut_off = self.close()
         if error is None:
+            assert not cut_off, still_under_way(cut_off)
             self.assert_all_well()
 
-    def close(self) -> None:
-        """End the thread that `broker` needed, if it was. Brokers are to be closed before."""
-        self._thread = None
+    def close(self) -> list[str]:
+        """End the thread that `broker` needed, if it was. Brokers are to be closed before.
+
+        Returns:
+            The calls that other threads were waiting for, and that were cut off.
+        """
+        cut_off = self.calls_under_way
+        with self._starting:
+            self._closed = True
         self._stack.close()
+        return cut_off
 
     # ----------------------------------------------------------------------------------------
     # Brokers
@@ -97,10 +111,22 @@ class Clouds(Mapping[str, ScriptedCloud]):
 
     @property
     def thread(self) -> VirtualThread:
-        """Where synchronous brokers work; started when it is first asked for."""
-        if self._thread is None:
-            self._thread = self._stack.enter_context(VirtualThread())
-        return self._thread
+        """Where synchronous brokers work; started when it is first asked for.
+
+        Raises:
+            BrokerClosed: the clouds are closed.
+        """
+        with self._starting:
+            if self._closed:
+                raise BrokerClosed("these clouds are closed; a thread outlived its test")
+            if self._thread is None:
+                self._thread = self._stack.enter_context(VirtualThread())
+            return self._thread
+
+    @property
+    def calls_under_way(self) -> list[str]:
+        """Calls of synchronous brokers that other threads wait for, such as ``Broker.run``."""
+        return [] if self._thread is None or self._closed else self._thread.under_way()
 
     def async_broker(self, **options: Any) -> AsyncBroker:
         """A broker that rents here, not yet open, for code that runs in virtual time.
@@ -130,6 +156,31 @@ class Clouds(Mapping[str, ScriptedCloud]):
             **given,
         }
 
+    @contextmanager
+    def in_place_of_real(self) -> Generator[None]:
+        """Every broker that is opened within this block rents here: `gpubroker_no_wait` as a block.
+
+        At its end, brokers that are still open are closed, and a lease that nobody left fails.
+        """
+        from gpubroker.testing.use import Use
+
+        with TemporaryDirectory() as folder, ExitStack() as undone:
+
+            def replaced(owner: type, name: str, value: object) -> None:
+                undone.callback(setattr, owner, name, vars(owner)[name])
+                setattr(owner, name, value)
+
+            use = Use(self, Path(folder))
+            use.stand_in(replaced)
+            try:
+                yield
+            except BaseException:
+                use.close()
+                raise
+            problem = use.problem()
+            if problem:
+                raise AssertionError(problem)
+
     # ----------------------------------------------------------------------------------------
     # What became of it
     # ----------------------------------------------------------------------------------------
@@ -153,6 +204,11 @@ class Clouds(Mapping[str, ScriptedCloud]):
     def assert_all_well(self) -> None:
         """Fail if anything is wrong with any of them, naming all of it."""
         _together(cloud.assert_all_well for cloud in self.values())
+
+
+def still_under_way(calls: Iterable[str]) -> str:
+    """The failure, in words."""
+    return f"a thread was still waiting for {', '.join(calls)}, which was cut off; join it first"
 
 
 def _together(checks: Iterable[Callable[[], None]]) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, cast
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import pytest
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from gpubroker.testing.virtual_time import VirtualWallClock
 
 _MARKER: Final = (
-    "gpubroker(scenario, *, providers=(), strict=True, loop='asyncio', seed=0): what the scripted "
+    "gpubroker(*stories, providers=(), strict=True, loop='asyncio', seed=0): what the scripted "
     "clouds are told before the test; an async test runs in virtual time, on asyncio or trio"
 )
 _NO_WAIT: Final = (
@@ -97,16 +97,23 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     checks = item.stash.setdefault(_CHECKS, [])
     try:
         result = yield
-    except BaseException:
+    except (Exception, pytest.fail.Exception):
+        item.add_report_section("call", "gpubroker", "; ".join(_problems(checks)))
         checks.clear()  # one failure is enough
+        raise
+    except BaseException:
+        checks.clear()
         raise
     _check(item, checks)
     return result
 
 
+def _problems(checks: list[Callable[[], str]]) -> list[str]:
+    return [problem for check in checks if (problem := check())]
+
+
 def _check(item: pytest.Item, checks: list[Callable[[], str]]) -> None:
-    problems = [problem for check in checks if (problem := check())]
-    if problems:
+    if problems := _problems(checks):
         checks.clear()
         pytest.fail(f"{item.name}: {'; '.join(problems)}", pytrace=False)
 
@@ -117,9 +124,14 @@ def _check(item: pytest.Item, checks: list[Callable[[], str]]) -> None:
 
 
 @pytest.fixture
-def gpubroker_clouds(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Clouds]:
-    """Scripted clouds by name, told what the marker says; one, ``scripted``, without."""
-    from gpubroker.testing.clouds import Clouds
+def gpubroker_clouds(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Clouds]:
+    """Scripted clouds by name, told what the marker says; one, ``scripted``, without.
+
+    A broker that opens the real providers meanwhile is an error.
+    """
+    from gpubroker.testing.clouds import Clouds, still_under_way
     from gpubroker.testing.use import Use
 
     marked = _marked(request.node)
@@ -127,13 +139,16 @@ def gpubroker_clouds(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator
     use = request.node.stash[_USE] = Use(clouds, tmp_path)
     checks = request.node.stash.setdefault(_CHECKS, [])
     checks.append(use.problem)
+    if "gpubroker_sandbox" not in request.fixturenames:
+        use.keep_others_out(monkeypatch.setattr)
     yield clouds
     try:
         if not use.checked:
             _check(request.node, checks)
     finally:
-        use.close()
-        clouds.close()
+        cut_off = use.end()
+    if cut_off:
+        pytest.fail(f"{request.node.name}: {still_under_way(cut_off)}", pytrace=False)
 
 
 @pytest.fixture
@@ -219,10 +234,14 @@ def _marked(item: pytest.Item) -> _Marked:
     if mark is None:
         return _Marked(("scripted",), {})
     given = dict(mark.kwargs)
-    providers = tuple(given.pop("providers", ()))
-    told: Any = mark.args[0] if mark.args else {}
-    first = providers[0] if providers else "scripted"
-    stories = cast("Mapping[str, Any]", told if isinstance(told, Mapping) else {first: told})
+    named = given.pop("providers", ())
+    providers = (named,) if isinstance(named, str) else tuple(named)
+    told = [story for story in mark.args if isinstance(story, Mapping)]
+    first = next(iter([*providers, *(name for by_name in told for name in by_name)]), "scripted")
+    stories: dict[str, list[Any]] = {}
+    for story in mark.args:
+        for name, part in (story if isinstance(story, Mapping) else {first: story}).items():
+            stories.setdefault(name, []).append(part)
     try:
         return _Marked(providers or tuple(stories) or (first,), stories, **given)
     except TypeError as error:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from gpubroker.errors import InvalidValue
 from gpubroker.model.offers import Offer
@@ -133,14 +133,22 @@ SCENARIOS: Final[Mapping[str, Scenario]] = MappingProxyType(
 )
 
 
-def scenario(story: str | Scenario) -> Scenario:
-    """A story by its name; one that is a function already is its own.
+def scenario(story: str | Scenario | Sequence[Any]) -> Scenario:
+    """A story by its name; one that is a function already is its own; several, told in order.
 
     Raises:
         InvalidValue: no story has that name.
     """
     if callable(story):
         return story
+    if not isinstance(story, str):
+        parts = [scenario(part) for part in story]
+
+        def in_order(cloud: ScriptedCloud) -> None:
+            for part in parts:
+                part(cloud)
+
+        return in_order
     if story not in SCENARIOS:
         raise InvalidValue.unknown("scenario", story, SCENARIOS, noun="scenario")
     return SCENARIOS[story]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Generic, Literal, TypeVar
 
 from gpubroker.errors import InvalidValue
@@ -42,6 +42,7 @@ class Step(Generic[T]):
         times: for so many calls, unless `until` is given.
         until: Unix seconds before which it holds for every call.
         used: for how many calls it held.
+        pending: where its effect comes later: for each such call, whether it has come about.
     """
 
     verb: str
@@ -49,6 +50,12 @@ class Step(Generic[T]):
     times: int = 1
     until: float | None = None
     used: int = 0
+    pending: list[Callable[[], bool]] = field(default_factory=list[Callable[[], bool]])
+
+    @property
+    def happened(self) -> int:
+        """For how many calls its effect came about."""
+        return self.used - sum(not came_about() for came_about in self.pending)
 
     @property
     def used_up(self) -> bool:
@@ -63,8 +70,8 @@ class Step(Generic[T]):
     def left_over(self) -> str:
         """What of it never happened, for people; empty if nothing."""
         if self.until is not None:
-            return "" if self.used else self.verb
-        left = self.times - self.used
+            return "" if self.happened else self.verb
+        left = self.times - self.happened
         if left <= 0:
             return ""
         return self.verb if left == 1 else f"{self.verb}, {left} times"
@@ -97,13 +104,17 @@ class Steps(Generic[T]):
 
     def take(self, at: float) -> T | None:
         """What holds for a call at this time, if anything does; used up by one."""
+        step = self.take_step(at)
+        return None if step is None else step.effect
+
+    def take_step(self, at: float) -> Step[T] | None:
+        """The same, with all that was told of it."""
         while self._steps and self._steps[0].used_up:
             self._steps.popleft()
         step = next(self.holding(at), None)
-        if step is None:
-            return None
-        step.used += 1
-        return step.effect
+        if step is not None:
+            step.used += 1
+        return step
 
 
 # --------------------------------------------------------------------------------------------
@@ -163,6 +174,7 @@ class Script:
         self.boots = Steps[Boot](told)
         self.preemptions = Steps[float](told)
         self.vanishings = Steps[float](told)
+        self.job_rises = Steps[tuple[float, Money]](told)
         self.cards = Steps[tuple[str | None, float | None, int]](told)
         self.job_start_failures = Steps[str](told)
         self.job_seconds = Steps[float](told)
@@ -177,12 +189,12 @@ class Script:
     def end(self) -> None:
         """Nothing that was told holds any more."""
         for step in self._told:
-            step.times, step.until = step.used, None
+            step.times, step.until = step.happened, None
         self.unexpected.clear()
 
     def happened(self) -> list[str]:
-        """What was told and held for some call."""
-        return [step.verb for step in self._told if step.used]
+        """What was told and came about for some call."""
+        return [step.verb for step in self._told if step.happened]
 
     def left_over(self) -> list[str]:
         """What was told and never happened, for people."""

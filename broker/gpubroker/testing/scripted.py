@@ -22,6 +22,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Final, Self
 
+from gpubroker.errors import InvalidValue
 from gpubroker.hookspecs import AccountSettings, Emit, hookimpl
 from gpubroker.model.charges import Charge
 from gpubroker.model.facts import ProviderFacts
@@ -130,8 +131,14 @@ class ScriptedCloud(Story):
     def machine_costs(self, price: Money | str, machine_id: str) -> None:
         """From now on inventories say that this machine costs so much per hour (USD).
 
-        Its bill goes by that from its beginning.
+        Its bill goes by that from its beginning. For a machine that is still to come there is
+        `price_rises_under_job`.
+
+        Raises:
+            InvalidValue: there is no such machine yet.
         """
+        if machine_id not in self.machines:
+            raise InvalidValue.unknown("machine_id", machine_id, self.machines, noun="machine")
         machine = self._vendor.books.machines[machine_id]
         machine.price = replace(machine.price, machine=Money(price), disk=Money(0))
 
@@ -174,19 +181,19 @@ class ScriptedCloud(Story):
     # ----------------------------------------------------------------------------------------
 
     @property
-    def creates(self) -> Sequence[CreateRequest]:
+    def creates(self) -> list[CreateRequest]:
         """Every create received, in order, whatever became of it."""
-        return tuple(self._vendor.books.creates)
+        return list(self._vendor.books.creates)
 
     @property
-    def destroys(self) -> Sequence[DestroyRequest]:
+    def destroys(self) -> list[DestroyRequest]:
         """Every destroy received, in order, whatever became of it."""
-        return tuple(self._vendor.books.destroys)
+        return list(self._vendor.books.destroys)
 
     @property
-    def runs(self) -> Sequence[JobRun]:
+    def runs(self) -> list[JobRun]:
         """Every job started, in order."""
-        return tuple(self._vendor.books.runs)
+        return list(self._vendor.books.runs)
 
     @property
     def machines(self) -> Mapping[str, RentedMachine]:
@@ -194,9 +201,9 @@ class ScriptedCloud(Story):
         return self._vendor.books.machines
 
     @property
-    def misuses(self) -> Sequence[str]:
+    def misuses(self) -> list[str]:
         """How the broker broke its side of the provider contract, if it did."""
-        return tuple(self._vendor.misuses)
+        return list(self._vendor.misuses)
 
     @property
     def calls(self) -> Mapping[str, int]:
@@ -204,18 +211,16 @@ class ScriptedCloud(Story):
         return self._vendor.calls
 
     @property
-    def running(self) -> Sequence[Machine]:
+    def running(self) -> list[Machine]:
         """Machines ordered here that exist and bill now, those no inventory shows yet included."""
         now = self.now()
-        return tuple(machine.seen(now) for machine in self._vendor.books.existing(now))
+        return [machine.seen(now) for machine in self._vendor.books.existing(now)]
 
     @property
-    def foreign(self) -> Sequence[Machine]:
+    def foreign(self) -> list[Machine]:
         """Machines that nobody ordered here and that still exist."""
         now = self.now()
-        return tuple(
-            machine.seen(now) for machine in self._vendor.books.existing(now, foreign=True)
-        )
+        return [machine.seen(now) for machine in self._vendor.books.existing(now, foreign=True)]
 
     @property
     def billed(self) -> Money:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from gpubroker.errors import CreateUnknown, ErrorKind, ProviderError, Scope
 from gpubroker.model.machines import MachineState
@@ -190,6 +190,25 @@ class Story:
         verb = f"machine_vanishes({after:g})"
         self.script.vanishings.add(verb, after, times=times, until=until)
 
+    def price_rises_under_job(
+        self,
+        price: Money | str,
+        after: float = 0.0,
+        *,
+        times: int | None = None,
+        until: float | None = None,
+    ) -> None:
+        """The machine of the next job costs this much per hour (USD), disk aside, from then on.
+
+        Inventories show it, and its bill goes by that from its beginning.
+
+        Args:
+            after: seconds from the job's start.
+        """
+        verb = f"price_rises_under_job({price})"
+        effect = (after, Money(price))
+        self.script.job_rises.add(verb, effect, times=times, until=until)
+
     # ----------------------------------------------------------------------------------------
     # Releases and inventories
     # ----------------------------------------------------------------------------------------
@@ -372,7 +391,7 @@ class Story:
         self.script.unexpected.update(hooks or HOOKS)
 
     @property
-    def told(self) -> Sequence[str]:
+    def told(self) -> list[str]:
         """What was told and has happened, at least in part."""
         return self.script.happened()
 

@@ -133,9 +133,8 @@ class Vendor:
             return await self._answer_probe(machine, io, now)
         told = Performance.of_setup if io.in_home else Performance.of_job
         performance = told(self.script, now)
-        vanishes = None if io.in_home else self.script.vanishings.take(now)
-        if vanishes is not None:
-            machine.vanished_at = min(machine.vanished_at, now + vanishes)
+        if not io.in_home:
+            self._doom(machine, now)
         run = JobRun(
             started_at=now,
             machine_id=machine_id,
@@ -150,6 +149,20 @@ class Vendor:
         finally:
             run.ended_at = self.now()
         return run.outcome
+
+    def _doom(self, machine: RentedMachine, now: float) -> None:
+        """What becomes of a machine under the job that it begins."""
+        vanishes = self.script.vanishings.take_step(now)
+        if vanishes is not None:
+            gone = now + vanishes.effect
+            machine.vanished_at = min(machine.vanished_at, gone)
+            vanishes.pending.append(lambda: machine.ended_at == gone and reached(gone, self.now()))
+        rises = self.script.job_rises.take_step(now)
+        if rises is not None:
+            after, price = rises.effect
+            risen = now + after
+            machine.dearer = (risen, price)
+            rises.pending.append(lambda: risen < machine.ended_at and reached(risen, self.now()))
 
     async def _answer_probe(self, machine: RentedMachine, io: JobIO, now: float) -> Outcome:
         """What the machine's driver says of its cards: those that were offered, or what was told."""
@@ -273,9 +286,12 @@ class Vendor:
             mark=order.mark,
             host=offer.host,
         )
-        preempted = self.script.preemptions.take(now)
+        preempted = self.script.preemptions.take_step(now)
         if preempted is not None:
-            machine.preempted_at = machine.up_at + preempted
+            machine.preempted_at = moment = machine.up_at + preempted.effect
+            preempted.pending.append(
+                lambda: moment <= machine.ended_at and reached(moment, self.now())
+            )
         self.books.add(machine)
         return machine
 

@@ -2,21 +2,24 @@
 
 It moves only while a call is in progress. Between two calls it stands still, however long the
 caller takes, so that what a test sees does not depend on how quick the computer is.
+
+Calls that are still in progress when it ends are cut off, and named.
 """
 
 from __future__ import annotations
 
+import asyncio
 import selectors
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from types import TracebackType
 from typing import Any, Self
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from gpubroker.sync import Broker
-from gpubroker.testing.virtual_time import JumpingSelector, VirtualEventLoop
+from gpubroker.testing.virtual_time import JumpingSelector, VirtualEventLoop, await_frames
 
 
 class ObedientEventLoop(VirtualEventLoop):
@@ -29,11 +32,21 @@ class ObedientEventLoop(VirtualEventLoop):
     @contextmanager
     def call_in_progress(self) -> Generator[None]:
         """Time may pass. Entered and left in the loop's own thread, so it stops at once."""
-        self._obedient.calls += 1
+        task = asyncio.current_task(self)
+        assert task is not None
+        self._obedient.calls.append(task)
         try:
             yield
         finally:
-            self._obedient.calls -= 1
+            self._obedient.calls.remove(task)
+
+    def let_time_pass(self) -> None:
+        """From now on, whoever waits: what is cut off may take a while to end."""
+        self._obedient.ending = True
+
+    def under_way(self) -> list[str]:
+        """What callers wait for, such as ``Broker.run``. Called in the loop's own thread."""
+        return sorted(_called(task) for task in self._obedient.calls)
 
 
 class _ObedientSelector(JumpingSelector):
@@ -41,17 +54,39 @@ class _ObedientSelector(JumpingSelector):
 
     def __init__(self, waiting: Callable[[], list[str]]) -> None:
         super().__init__(waiting)
-        self.calls = 0
+        self.calls: list[asyncio.Task[Any]] = []
+        self.ending = False
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         at_once = timeout is not None and timeout <= 0
-        if self.calls or at_once:
+        if self.calls or self.ending or at_once:
             return super().select(timeout)
         return super(JumpingSelector, self).select(None)
 
 
+async def _calls_under_way() -> list[str]:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, ObedientEventLoop)
+    return loop.under_way()
+
+
+async def _time_passes() -> None:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, ObedientEventLoop)
+    loop.let_time_pass()
+
+
+def _called(task: asyncio.Task[Any]) -> str:
+    for frame, _ in await_frames(task.get_coro()):
+        if frame.f_code.co_qualname.startswith("Async"):
+            return frame.f_code.co_qualname.removeprefix("Async")
+    return "the way into a broker or a lease"
+
+
 class VirtualThread:
     """One such loop in a thread, shared by all brokers of a test so that they share its time."""
+
+    ended = False
 
     def __enter__(self) -> Self:
         self._context = start_blocking_portal(
@@ -66,7 +101,17 @@ class VirtualThread:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.ended = True
+        with suppress(RuntimeError):  # the loop has ended by itself
+            self._host.call(_time_passes)
+            self._host.call(self._host.stop, True)
         self._context.__exit__(kind, error, trace)
+
+    def under_way(self) -> list[str]:
+        """The calls of other threads that have not come back."""
+        with suppress(RuntimeError):  # the loop has ended by itself
+            return self._host.call(_calls_under_way)
+        return []
 
     @contextmanager
     def portal(self) -> Generator[BlockingPortal]:
@@ -83,8 +128,9 @@ class VirtualThread:
         try:
             yield portal
         finally:
-            self._host.call(portal.stop)
-            ended.result()
+            with suppress(RuntimeError):  # the loop has ended by itself
+                self._host.call(portal.stop)
+                ended.result()
 
 
 class VirtualBroker(Broker):
@@ -98,6 +144,12 @@ class VirtualBroker(Broker):
     def __init__(self, thread: VirtualThread, **options: Any) -> None:
         super().__init__(**options)
         self._thread = thread
+
+    def close(self, patience: float | None = None) -> None:
+        """As `gpubroker.Broker.close`; nothing is left to close where the clouds were first."""
+        if self._thread.ended:
+            self._portal = None
+        super().close(patience)
 
     def _start_portal(self) -> AbstractContextManager[BlockingPortal]:
         return self._thread.portal()

@@ -78,7 +78,7 @@ class VirtualEventLoop(asyncio.SelectorEventLoop):
 
     def _waiting(self) -> list[str]:
         return sorted(
-            f"{task.get_name()} at {place(_await_frames(task.get_coro()))}"
+            f"{task.get_name()} at {place(await_frames(task.get_coro()))}"
             for task in asyncio.all_tasks(self)
         )
 
@@ -154,6 +154,15 @@ def _current_loop() -> asyncio.AbstractEventLoop | Clock | None:
         return None
 
 
+def in_virtual_time() -> bool:
+    """Whether the event loop that runs here jumps over waiting."""
+    loop = _current_loop()
+    if isinstance(loop, asyncio.AbstractEventLoop):
+        return isinstance(loop, VirtualEventLoop)
+    testing = sys.modules.get("trio.testing")
+    return testing is not None and isinstance(loop, testing.MockClock)
+
+
 def virtual_backend(name: BackendName) -> VirtualBackend:
     """An event loop in virtual time, as the ``anyio_backend`` fixture wants it.
 
@@ -225,7 +234,8 @@ def place(frames: Iterable[tuple[FrameType, int]]) -> str:
     return where
 
 
-def _await_frames(coroutine: object) -> Iterator[tuple[FrameType, int]]:
+def await_frames(coroutine: object) -> Iterator[tuple[FrameType, int]]:
+    """Where a suspended coroutine is, outermost first."""
     while coroutine is not None:
         frame = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None)
         if isinstance(frame, FrameType):

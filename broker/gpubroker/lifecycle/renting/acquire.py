@@ -7,9 +7,9 @@ and keeps the record of them.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NoReturn
 
 import anyio
@@ -53,6 +53,7 @@ from gpubroker.policy.policy import Policy
 from gpubroker.policy.pricing import CREATE_DEADLINE, lifetime_within, spent
 from gpubroker.policy.retry import Step
 from gpubroker.policy.waiting import next_round
+from gpubroker.settings import NO_BUDGET
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +62,7 @@ class Wish:
 
     Attributes:
         wanted: the requirements, or several in order of preference.
-        providers: names of those that may be asked.
+        providers: names of those that may be asked. off: the others, and why.
         allowance: USD for this request, all attempts together; ``None`` is no limit.
         lifetime: seconds that the machine may live, or ``None`` for the default.
         needed: seconds that the job needs at the least.
@@ -87,6 +88,7 @@ class Wish:
     earlier: DecisionRecord | None = None
     on_owner_death: OnOwnerDeath = "release"
     share: PoolShare | None = None
+    off: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 async def _means(parts: Parts, claim: Claim) -> tuple[Money | None, dict[str, Money]]:
@@ -448,27 +450,37 @@ class Acquisition:
         return "every offer that fits was tried and failed: " + "; ".join(lines)
 
     def _no_offer_text(self) -> str:
-        if not self.record.verdicts:
-            failed = {problem.provider for problem in self.record.problems}
-            wanted = self._wish.wanted
-            asked = sorted(
-                name
-                for name in self._wish.providers - failed
-                if any(name in r.providers or not r.providers for r in wanted)
-            )
-            said = [f"{p.provider}: {p.message}" for p in self.record.problems]
-            if asked:
-                said.insert(
-                    0, f"{', '.join(asked)} offered nothing that meets {self.record.wanted}"
-                )
-            named = sorted({name for r in wanted for name in r.providers})
-            absent = f"{', '.join(named)} takes no part" if named else "no provider takes part"
-            return "; ".join(said) or f"{absent}; see `gpubroker providers`"
-        nearest = self.record.verdicts[0]
-        count = len(self.record.verdicts)
-        return (
-            f"none of {count} offers fits; the cheapest, {nearest.offer.title}: {nearest.rejection}"
+        wanted, verdicts = self._wish.wanted, self.record.verdicts
+        off = {
+            name: why
+            for name, why in self._wish.off.items()
+            if any(name in r.providers or not r.providers for r in wanted)
+        }
+        unanswered = [f"{p.provider}: {p.message}" for p in self.record.problems]
+        unanswered += [
+            f"{name} is {why}, and rents nothing without a limit"
+            for name, why in off.items()
+            if why == NO_BUDGET
+        ]
+        if verdicts:
+            nearest = verdicts[0]
+            count, title = len(verdicts), nearest.offer.title
+            seen = f"none of {count} offers fits; the cheapest, {title}: {nearest.rejection}"
+            return "; ".join([seen, *unanswered])
+        failed = {problem.provider for problem in self.record.problems}
+        asked = sorted(
+            name
+            for name in self._wish.providers - failed
+            if any(name in r.providers or not r.providers for r in wanted)
         )
+        if asked:
+            nothing = f"{', '.join(asked)} offered nothing that meets {self.record.wanted}"
+            return "; ".join([nothing, *unanswered])
+        if failed:
+            return "; ".join(unanswered)
+        named = sorted({name for r in wanted for name in r.providers})
+        absent = f"{', '.join(named)} takes no part" if named else "no provider takes part"
+        return "; ".join([absent, *unanswered, "see `gpubroker providers`"])
 
     def _fail(
         self, kind: type[AcquireError], message: str, cause: Exception | None = None

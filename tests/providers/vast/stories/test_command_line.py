@@ -61,5 +61,5 @@ def test_without_a_limit_on_money_nothing_is_rented(cloud: VastEmulator, tmp_pat
     )
 
     assert done.returncode == 125
-    assert "vast takes no part; see `gpubroker providers`" in done.stderr
+    assert "vast takes no part; vast is off: no budget" in done.stderr
     assert not [request for request in cloud.requests if request.endpoint == "create"]
