@@ -68,6 +68,7 @@ class AsyncPool:
             PoolTimeout: no machine became free in time.
             AcquireError: there is none to be had; the error carries the decision record.
             MachineLost: the machine went away under the job.
+            InvalidValue: its time-out is more than a machine of the pool may work.
             SecretsRefused, OSError, SetupFailed: as on a lease.
         """
         job = Job.of(job)

@@ -400,7 +400,7 @@ class Supervisor:
                 if any(hold.row.pool for hold in self.holds.values()):
                     # Its life may go on: only its reservation is renewed step by step.
                     await anyio.sleep(JUMP)
-                    continue
+                    now, running = self._parts.now(), anyio.current_time()
             for hold in tuple(self.holds.values()):
                 if now >= hold.row.deadline or running >= hold.ends_at:
                     self.request_release(hold, "its lifetime is over")
