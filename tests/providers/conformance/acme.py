@@ -227,7 +227,7 @@ def subject_of(plugin: type[Acme], *, ssh: bool = True, vendor: Vendor | None = 
         name="acme",
         factory=create,
         settings=AccountSettings("acme", {}, KEY),
-        wanted={"gpu": "RTX 4090", "disk": 20},
+        wanted={"gpu": "RTX 4090", "disk": 20.5},
         books=VendorBooks(
             running=vendor.running,
             creates=lambda: vendor.creates,

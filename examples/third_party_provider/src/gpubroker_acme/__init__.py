@@ -117,7 +117,9 @@ class AcmeProvider(RestProvider):
     async def quote(self, requirements: Requirements) -> list[Offer]:
         """Everything that Acme has; the broker sorts out what does not fit."""
         body = await self._read("/v1/offers", {})
-        made = [_offer(row, requirements.disk_gb) for row in _table(body, "offers")]
+        # Disks are whole gigabytes there: what is ordered is what is priced.
+        disk_gb = math.ceil(requirements.disk_gb)
+        made = [_offer(row, disk_gb) for row in _table(body, "offers")]
         return [offer for offer in made if offer is not None]
 
     @hookimpl
@@ -231,7 +233,7 @@ class AcmeProvider(RestProvider):
 # Their rows in our words
 
 
-def _offer(row: Row, disk_gb: float) -> Offer | None:
+def _offer(row: Row, disk_gb: int) -> Offer | None:
     """An offer; ``None`` where what it would cost is not said."""
     name, count = rows.text(row, "type"), rows.whole(row, "gpus")
     per_gpu, per_gb = rows.decimal(row, "usd_per_gpu_hour"), rows.decimal(row, "usd_per_gb_hour")

@@ -46,7 +46,7 @@ def subject() -> Generator[Subject]:
         name="acme",
         factory=factory,
         settings=settings,
-        wanted={"gpu": "RTX 4090", "disk": 20},
+        wanted={"gpu": "RTX 4090", "disk": 20.5},
         books=VendorBooks(
             running=vendor.running,
             creates=lambda: vendor.creates,
