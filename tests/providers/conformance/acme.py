@@ -33,7 +33,7 @@ from gpubroker import (
 )
 from gpubroker.testing.conformance import Subject, Troubles, VendorBooks
 
-from .acme_vendor import KEY, CutOff, Vendor
+from .acme_vendor import BALANCE, BILL, KEY, CutOff, Vendor
 
 
 class Acme:
@@ -203,9 +203,15 @@ class Acme:
 
     @hookimpl
     async def charges(self, since: float, until: float) -> list[Charge]:
-        """One for each machine."""
+        """One for each machine, of all the lines of its bill."""
         found = await self.answer("GET", "/charges")
-        return [Charge(machine_id=number, amount=Money(usd)) for number, usd in found["charges"]]
+        sums = dict[str, Money]()
+        for number, usd in found["lines"]:
+            sums[number] = self.sum_of(sums.get(number, Money(0)), Money(usd))
+        return [Charge(machine_id=number, amount=usd) for number, usd in sums.items()]
+
+    def sum_of(self, before: Money, line: Money) -> Money:
+        return before + line
 
     @hookimpl
     async def balance(self) -> Money:
@@ -232,6 +238,9 @@ def subject_of(plugin: type[Acme], *, ssh: bool = True, vendor: Vendor | None = 
             running=vendor.running,
             creates=lambda: vendor.creates,
             targets=lambda: tuple(vendor.targets),
+            hourly=lambda number: Money(vendor.rows[number]["price"]),
+            billed=lambda _: Money(sum(BILL)),
+            balance=lambda: Money(BALANCE),
         ),
         troubles=Troubles(
             calm=goes_wrong(""),

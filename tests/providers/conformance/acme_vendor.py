@@ -13,6 +13,8 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 KEY: Final = "the-key-of-acme-0123456789"
+BILL: Final = (Decimal("0.001"), Decimal("0.0002"))
+BALANCE: Final = Decimal("25.50")
 _PRICE: Final = Decimal("0.30")
 _DISK: Final = Decimal("0.0001")
 
@@ -61,8 +63,8 @@ class Vendor:
         listed = shown[1:] if self.trouble == "short list" else shown
         answers: dict[str, Any] = {
             "/machines": {"machines": listed, "count": len(shown)},
-            "/charges": {"charges": [[number, "0.001"] for number in self.rows]},
-            "/balance": {"usd": "25.50"},
+            "/charges": {"lines": [[number, str(usd)] for number in self.rows for usd in BILL]},
+            "/balance": {"usd": str(BALANCE)},
         }
         answer = {"price": str(_PRICE), "disk": str(_DISK), **answers.get(path, {})}
         if self.trouble == "new":

@@ -112,6 +112,25 @@ class ForgetsTheDisk(Acme):
         ]
 
 
+@breaks("the_price_is_what_bills")
+class PricesAMinute(Acme):
+    def machine_price(self, price: str, count: int) -> Money:
+        return Money("0.005") * count
+
+
+@breaks("the_price_is_what_bills", "price_ceiling_is_kept")
+class PricesInCents(Acme):
+    def machine_price(self, price: str, count: int) -> Money:
+        return super().machine_price(price, count) * 100
+
+
+@breaks("the_price_is_what_bills")
+class ListsPricesInCents(Acme):
+    def machine_from(self, row: Mapping[str, Any]) -> Machine:
+        found = super().machine_from(row)
+        return replace(found, hourly=None if found.hourly is None else found.hourly * 100)
+
+
 # Creating
 
 
@@ -360,6 +379,19 @@ class ChargesInCents(Acme):
     async def charges(self, since: float, until: float) -> list[Charge]:
         found = await super().charges(since, until)
         return [replace(charge, amount=charge.amount * 100) for charge in found]
+
+
+@breaks("charges_are_told")
+class KeepsTheLastLineOfABill(Acme):
+    def sum_of(self, before: Money, line: Money) -> Money:
+        return line
+
+
+@breaks("balance_is_told")
+class CountsCents(Acme):
+    @hookimpl
+    async def balance(self) -> Money:
+        return await super().balance() * 100
 
 
 @breaks("balance_is_told")

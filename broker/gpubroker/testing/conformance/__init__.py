@@ -77,6 +77,7 @@ from gpubroker.testing.conformance.renting import (
     check_one_create_for_each_order,
     check_price_ceiling_is_kept,
     check_provision_does_not_wait_for_the_boot,
+    check_the_price_is_what_bills,
 )
 from gpubroker.testing.conformance.report import Check
 from gpubroker.testing.conformance.subject import (
@@ -114,6 +115,7 @@ CHECKS: Final[Mapping[str, Check]] = {
         check_inventory_shows_mark_and_id,
         check_provision_does_not_wait_for_the_boot,
         check_price_ceiling_is_kept,
+        check_the_price_is_what_bills,
         check_lost_answers_are_unknown,
         check_a_refusal_that_bills_names_its_machine,
         check_inventory_is_complete_or_raises,

@@ -41,6 +41,9 @@ def books_of(cloud: Cloud) -> VendorBooks:
         running=cloud.billing_now,
         creates=lambda: sum(request.endpoint == "create" for request in cloud.requests),
         targets=lambda: [f"{r.path}?{dict(r.query)}" for r in cloud.requests],
+        hourly=cloud.hourly,
+        billed=cloud.billed,
+        balance=cloud.credit,
     )
 
 

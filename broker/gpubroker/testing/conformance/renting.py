@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from decimal import Decimal
 from typing import Final
 
 import anyio
 
 from gpubroker.errors import CreateUnknown, ErrorKind, ProviderError
 from gpubroker.model.machines import Machine, MachineState
+from gpubroker.model.money import Money
 from gpubroker.testing.conformance.session import Session, expect, opened
 from gpubroker.testing.conformance.subject import Do, Subject
 
 #: Seconds that a create may take at an emulator, far below the minute of a slow boot.
 _AT_ONCE: Final = 20.0
+#: What a price may differ by from a true one: it was rounded, or moved since. A wrong unit is more.
+_MOVED: Final = Decimal("1.1")
+_CENT: Final = Money("0.01")
 
 
 async def check_one_create_for_each_order(subject: Subject) -> None:
@@ -105,6 +110,38 @@ async def check_price_ceiling_is_kept(subject: Subject) -> None:
         hourly is not None and hourly > ceiling,
         f"{machine.id} costs {offer.price.hourly}/h, and inventory says {hourly}/h",
     )
+
+
+async def check_the_price_is_what_bills(subject: Subject) -> None:
+    """What an offer says is what its machine costs, and so is `Machine.hourly`.
+
+    Budgets are reserved by the one and watched by the other. USD per hour of the whole machine:
+    turn what the vendor says per second, per month, per GPU or in cents into that.
+    """
+    subject.need(subject.paid, "costs nothing")
+    true = subject.books.hourly
+    async with opened(subject) as session:
+        offer = await session.cheapest()
+        machine = await session.provision(offer, session.order(offer))
+        listed = await session.shown(machine)
+        if true is not None:
+            # Some bill the cards of a machine only once it runs.
+            await session.running_machine(machine)
+            known = true(machine.id)
+            expect(
+                _close(offer.price.hourly, known),
+                f"{offer.id} is offered for {offer.price.hourly}/h, and really costs {known}/h",
+            )
+    subject.need(true or listed.hourly, "neither its books nor its list say what a machine costs")
+    expect(
+        listed.hourly is None or _close(listed.hourly, offer.price.hourly),
+        f"{offer.id} was offered for {offer.price.hourly}/h, and inventory says {listed.hourly}/h",
+    )
+
+
+def _close(found: Money, known: Money) -> bool:
+    most, least = known * _MOVED + _CENT, found * _MOVED + _CENT
+    return found <= most and known <= least
 
 
 async def check_lost_answers_are_unknown(subject: Subject) -> None:

@@ -165,6 +165,18 @@ class Session:
         broken = f"inventory never shows {machine.id}, which provision returned"
         return (await self.listing(lambda machines: machine.id in machines, broken))[machine.id]
 
+    async def running_machine(self, made: Machine, *, routes: bool = False) -> Machine:
+        """A machine, once its provider calls it running, and says the way to it."""
+        listed = await self.listing(
+            lambda machines: (
+                made.id in machines
+                and machines[made.id].state is MachineState.RUNNING
+                and (machines[made.id].routes or not routes)
+            ),
+            f"{made.id} does not get to run" + (" with a route to it" if routes else ""),
+        )
+        return listed[made.id]
+
     async def marked(self, mark: str) -> Machine:
         """The one machine with a mark, once an inventory shows it.
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from gpubroker.hookspecs import AccountSettings
+from gpubroker.model.money import Money
 from gpubroker.model.requirements import Requirements
 from gpubroker.plugins import Factory
 
@@ -32,11 +33,17 @@ class VendorBooks:
             believed about the machines that a check has ordered.
         creates: how many requests to create a machine have arrived so far.
         targets: the path and the query of every request so far, in order.
+        hourly: USD per hour that a machine that runs really costs, by its id.
+        billed: USD that a machine has cost in all, by its id, as its final bill has it.
+        balance: USD that the account has left.
     """
 
     running: Callable[[], Collection[str]] | None
     creates: Callable[[], int] | None = None
     targets: Callable[[], Sequence[str]] | None = None
+    hourly: Callable[[str], Money] | None = None
+    billed: Callable[[str], Money] | None = None
+    balance: Callable[[], Money] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -74,6 +74,10 @@ class ProviderConformance:
         """An order that costs more than its ceiling is refused, or the machine's price is told."""
         await _keeps(renting.check_price_ceiling_is_kept, subject)
 
+    async def test_the_price_is_what_bills(self, subject: Subject) -> None:
+        """What an offer says is what its machine costs, and so is ``Machine.hourly``."""
+        await _keeps(renting.check_the_price_is_what_bills, subject)
+
     async def test_lost_answers_are_unknown(self, subject: Subject) -> None:
         """A create whose answer is lost is `CreateUnknown`, never sent again, and found by its mark."""
         await _keeps(renting.check_lost_answers_are_unknown, subject)

@@ -19,11 +19,12 @@ import anyio
 import anyio.lowlevel
 import httpx
 
-from gpubroker import AccountSettings, Emit
+from gpubroker import AccountSettings, Emit, Money
 from gpubroker.testing.conformance import Subject, Troubles, VendorBooks
 from gpubroker_acme import AcmeProvider
 
 _KEY: Final = "a-key-that-is-not-one"
+_CREDIT: Final = "25.50"
 _PER_GPU: Final = Decimal("0.35")
 _PER_GB: Final = Decimal("0.0001")
 _PAGE: Final = 2
@@ -51,6 +52,8 @@ def subject() -> Generator[Subject]:
             running=vendor.running,
             creates=lambda: vendor.creates,
             targets=lambda: tuple(vendor.targets),
+            hourly=lambda number: Money(vendor.machines[number]["usd_per_hour"]),
+            balance=lambda: Money(_CREDIT),
         ),
         troubles=_troubles(vendor),
         unknown_id="99999",
@@ -112,7 +115,7 @@ class Vendor(httpx.AsyncBaseTransport):
             case "GET", ["v1", "offers"]:
                 return self._json({"offers": [_offer(gpus) for gpus in (1, 2)]})
             case "GET", ["v1", "account"]:
-                return self._json({"credit_usd": "25.50"})
+                return self._json({"credit_usd": _CREDIT})
             case "POST", ["v1", "machines"]:
                 return self._create(json.loads(body))
             case "GET", ["v1", "machines"]:
