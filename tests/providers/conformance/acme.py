@@ -145,7 +145,8 @@ class Acme:
         )
 
     def state_from(self, word: str) -> MachineState:
-        return MachineState.RUNNING if word == "up" else MachineState.BOOTING
+        known = {"up": MachineState.RUNNING, "draining": MachineState.STOPPED}
+        return known.get(word, MachineState.BOOTING)
 
     @hookimpl
     async def run(self, machine: Machine, job: Job, io: JobIO) -> Outcome:

@@ -317,7 +317,24 @@ class ListsWhatIsGone(Acme):
     async def destroy(self, number: str) -> None:
         await super().destroy(number)
         if number in self.vendor.rows:
-            self.vendor.rows[number]["listed"] = True
+            self.vendor.rows[number]["stays"] = True
+
+
+@breaks("what_is_gone_bills_no_more")
+class TakesDrainingForGone(Acme):
+    def state_from(self, word: str) -> MachineState:
+        return MachineState.GONE if word == "draining" else super().state_from(word)
+
+
+@breaks("what_is_gone_bills_no_more")
+class LeavesOutWhatDrains(Acme):
+    def __init__(self, vendor: Vendor, *, ssh: bool) -> None:
+        super().__init__(vendor, ssh=ssh)
+        self.facts = replace(self.facts, absence_readings=1)
+
+    @hookimpl
+    async def inventory(self) -> list[Machine]:
+        return [m for m in await super().inventory() if m.state is not MachineState.STOPPED]
 
 
 @breaks(
@@ -329,7 +346,7 @@ class MerelyStops(Acme):
         await self.vendor.ask("GET", f"/machines/{number}/stop")
 
 
-@breaks("release_can_be_repeated", "a_cancelled_release_can_be_repeated")
+@breaks("release_can_be_repeated")
 class InsistsOnAMachine(Acme):
     async def destroy(self, number: str) -> None:
         status, text = await self.vendor.ask("DELETE", f"/machines/{number}")
@@ -495,7 +512,9 @@ class ShowsTheKeyInACause(Acme):
 @breaks("news_of_the_vendor_are_tolerated")
 class KnowsAllStates(Acme):
     def state_from(self, word: str) -> MachineState:
-        return {"up": MachineState.RUNNING, "starting": MachineState.BOOTING}[word]
+        if word == "hibernating":
+            raise KeyError(word)
+        return super().state_from(word)
 
 
 @breaks("it_can_be_closed_and_opened_again")

@@ -48,6 +48,7 @@ from gpubroker.testing.conformance.ending import (
     check_only_ids_reach_the_vendor,
     check_release_can_be_repeated,
     check_release_ends_billing,
+    check_what_is_gone_bills_no_more,
 )
 from gpubroker.testing.conformance.manners import (
     check_a_cancelled_create_is_found,
@@ -129,6 +130,7 @@ CHECKS: Final[Mapping[str, Check]] = {
         check_timeout_ends_the_job,
         check_jobs_of_an_order_run_by_themselves,
         check_release_ends_billing,
+        check_what_is_gone_bills_no_more,
         check_release_can_be_repeated,
         check_an_id_is_enough_to_release,
         check_only_ids_reach_the_vendor,

@@ -13,7 +13,7 @@ import anyio
 
 from gpubroker.errors import ProviderError
 from gpubroker.model.charges import Charge
-from gpubroker.model.machines import Machine
+from gpubroker.model.machines import Machine, MachineState
 from gpubroker.model.money import Money
 from gpubroker.testing.conformance.session import Session, expect, opened
 from gpubroker.testing.conformance.subject import Subject
@@ -46,6 +46,39 @@ async def check_release_ends_billing(subject: Subject) -> None:
             lambda listed: machine.id not in listed,
             f"{machine.id} was released, and inventory goes on listing it",
         )
+
+
+async def check_what_is_gone_bills_no_more(subject: Subject) -> None:
+    """A machine that is called gone, or that lists prove gone, costs nothing any more.
+
+    Its release ends there, and nobody looks again. One that drains, or is being deleted, and still
+    bills is `MachineState.STOPPED`. Where a list lacks it while it bills, say in
+    ``facts.absence_readings`` and ``absence_interval`` how long that can last.
+    """
+    billing = subject.books.running
+    subject.need(billing, "its books cannot be seen")
+    assert billing is not None
+    async with opened(subject) as session:
+        machine = await session.shown(await session.rent())
+        await session.provider.release(machine)
+        facts, absent = session.provider.facts, 0
+        # That it never goes is what `check_release_ends_billing` is about.
+        with anyio.move_on_after(
+            subject.patience + facts.absence_readings * facts.absence_interval
+        ):
+            while absent < facts.absence_readings:
+                state = await session.state(machine)
+                bills = machine.id in billing()
+                expect(
+                    state is not MachineState.GONE or not bills,
+                    f"inventory calls {machine.id} gone, while it bills",
+                )
+                absent = absent + 1 if state in (None, MachineState.GONE) else 0
+                expect(
+                    absent < facts.absence_readings or not bills,
+                    f"{absent} lists prove {machine.id} gone, while it bills",
+                )
+                await (anyio.sleep(facts.absence_interval) if absent else session.pause())
 
 
 async def check_release_can_be_repeated(subject: Subject) -> None:

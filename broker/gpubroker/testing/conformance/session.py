@@ -142,6 +142,11 @@ class Session:
         machines = await self.provider.inventory()
         return {m.id: m for m in machines if m.state is not MachineState.GONE}
 
+    async def state(self, machine: Machine) -> MachineState | None:
+        """What one inventory says of a machine; ``None`` where it lacks it."""
+        machines = await self.provider.inventory()
+        return next((found.state for found in machines if found.id == machine.id), None)
+
     async def listing(
         self, seen: Callable[[dict[str, Machine]], object], broken: str
     ) -> dict[str, Machine]:

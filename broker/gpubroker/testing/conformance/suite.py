@@ -130,6 +130,10 @@ class ProviderConformance:
         """After a release the vendor bills no more, and the machine leaves the list."""
         await _keeps(ending.check_release_ends_billing, subject)
 
+    async def test_what_is_gone_bills_no_more(self, subject: Subject) -> None:
+        """A machine that lists prove gone costs nothing any more, at that moment."""
+        await _keeps(ending.check_what_is_gone_bills_no_more, subject)
+
     async def test_release_can_be_repeated(self, subject: Subject) -> None:
         """Releasing what is gone already, or never was, returns quietly."""
         await _keeps(ending.check_release_can_be_repeated, subject)

@@ -62,6 +62,7 @@ _STATES: Final = {
     "up": MachineState.RUNNING,
     "failed": MachineState.BROKEN,
     "stopped": MachineState.STOPPED,
+    "deleting": MachineState.STOPPED,
     "deleted": MachineState.GONE,
 }
 
