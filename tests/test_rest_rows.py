@@ -99,7 +99,8 @@ def test_settings_are_read_or_refused() -> None:
     assert options.switch({}, "s", default=False) is False
     assert options.address("http://127.0.0.1:1/", "https://a.test") == ("http://127.0.0.1:1", True)
     assert options.address(None, "https://a.test") == ("https://a.test", False)
-    options.check_names("acme", {"image": "x", "pacing": "off"}, ("image",), emulated=True)
+    given, pacing = {"image": "x", "pacing": "off"}, ("pacing",)
+    options.check_names("acme", given, ("image",), emulated=True, emulator_only=pacing)
     for wrong in ({"n": "1.5"}, {"n": "11"}, {"n": "nan"}, {"n": "x"}):
         with pytest.raises(InvalidValue, match="n = "):
             options.number(wrong, "n", 1, 0, 10, whole=True)
@@ -110,4 +111,6 @@ def test_settings_are_read_or_refused() -> None:
     with pytest.raises(InvalidValue, match="did you mean 'image'"):
         options.check_names("acme", {"imag": "x"}, ("image",), emulated=True)
     with pytest.raises(InvalidValue, match="emulator"):
-        options.check_names("acme", {"pacing": "off"}, ("image",), emulated=False)
+        options.check_names("acme", given, ("image",), emulated=False, emulator_only=pacing)
+    with pytest.raises(InvalidValue, match="pacing"):
+        options.check_names("acme", given, ("image",), emulated=True)
