@@ -103,6 +103,8 @@ class Acme:
             "jobs": jobs,
             "count": offer.count,
             "disk": order.disk,
+            "key": order.public_key,
+            "ends": order.deadline,
         }
 
     async def create(self, body: Mapping[str, Any]) -> str:
@@ -239,6 +241,7 @@ def subject_of(plugin: type[Acme], *, ssh: bool = True, vendor: Vendor | None = 
             running=vendor.running,
             creates=lambda: vendor.creates,
             targets=lambda: tuple(vendor.targets),
+            orders=lambda: tuple(vendor.orders),
             hourly=lambda number: Money(vendor.rows[number]["price"]),
             billed=lambda _: Money(sum(BILL)),
             balance=lambda: Money(BALANCE),
@@ -266,4 +269,5 @@ def subject_of(plugin: type[Acme], *, ssh: bool = True, vendor: Vendor | None = 
         bills_disk=True,
         runs_jobs=ssh,
         announces=True,
+        ends_itself=True,
     )

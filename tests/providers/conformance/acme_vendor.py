@@ -34,6 +34,7 @@ class Vendor:
     targets: list[str] = field(default_factory=list[str])
     rows: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
     creates: int = 0
+    orders: list[str] = field(default_factory=list[str])
     _numbers: Any = field(default_factory=lambda: itertools.count(101))
 
     def running(self) -> set[str]:
@@ -76,6 +77,7 @@ class Vendor:
 
     def _create(self, body: Mapping[str, Any]) -> tuple[int, str] | Exception:
         self.creates += 1
+        self.orders.append(json.dumps(body))
         trouble, self.trouble = self.trouble, ""
         number = self.make(body.get("name"), 60.0 if trouble == "slow boot" else 0.0, body)
         if trouble == "cut create":

@@ -23,6 +23,7 @@ from gpubroker import (
     MachineState,
     Money,
     Offer,
+    Order,
     Outcome,
     ProviderError,
     Requirements,
@@ -140,6 +141,18 @@ class RentsASpare(Acme):
         number = await super().create(body)
         await super().create({**body, "name": "spare"})
         return number
+
+
+@breaks("the_order_is_passed_on")
+class LetsNobodyIn(Acme):
+    def body_of(self, offer: Offer, order: Order) -> dict[str, Any]:
+        return {**super().body_of(offer, order), "key": ""}
+
+
+@breaks("the_order_is_passed_on", ssh=False)
+class OutlivesItsBroker(Acme):
+    def body_of(self, offer: Offer, order: Order) -> dict[str, Any]:
+        return {**super().body_of(offer, order), "ends": None}
 
 
 @breaks("inventory_shows_mark_and_id", "lost_answers_are_unknown", "a_cancelled_create_is_found")

@@ -78,6 +78,7 @@ from gpubroker.testing.conformance.renting import (
     check_one_create_for_each_order,
     check_price_ceiling_is_kept,
     check_provision_does_not_wait_for_the_boot,
+    check_the_order_is_passed_on,
     check_the_price_is_what_bills,
 )
 from gpubroker.testing.conformance.report import Check
@@ -113,6 +114,7 @@ CHECKS: Final[Mapping[str, Check]] = {
         check_prices_are_for_the_whole_machine,
         check_disk_is_priced,
         check_one_create_for_each_order,
+        check_the_order_is_passed_on,
         check_inventory_shows_mark_and_id,
         check_provision_does_not_wait_for_the_boot,
         check_price_ceiling_is_kept,

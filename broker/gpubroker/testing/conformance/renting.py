@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Final
 
@@ -38,6 +39,36 @@ async def check_one_create_for_each_order(subject: Subject) -> None:
         made, creates = await session.running() - running, subject.creates() - before
     expect(made == {machine.id}, f"one order made the machines {sorted(made)}")
     expect(creates == 1 or subject.books.creates is None, f"one order was sent {creates} times")
+
+
+async def check_the_order_is_passed_on(subject: Subject) -> None:
+    """The key that must be let in, and the moment at which the machine must end, reach the vendor.
+
+    Without the one nobody gets in; without the other a machine whose broker died bills on. Send
+    `Order.public_key` and `Order.deadline` in the create.
+    """
+    bodies = subject.books.orders
+    subject.need(bodies, "nobody can see what is ordered")
+    subject.need(subject.ssh or subject.ends_itself, "needs neither a key nor a moment to end at")
+    assert bodies is not None
+    async with opened(subject) as session:
+        await session.rent()
+        body, order = bodies()[-1], session.orders[-1]
+    expect(
+        not subject.ssh or order.public_key.split()[1] in body,
+        "the create lacks the public key of its order: nobody can get in",
+    )
+    expect(
+        not subject.ends_itself or _names_moment(body, order.deadline),
+        "the create lacks the deadline of its order: the machine would outlive a dead broker",
+    )
+
+
+def _names_moment(text: str, moment: float) -> bool:
+    """Whether text has a moment in it, to the second."""
+    near = [int(moment) + more for more in (-1, 0, 1)]
+    shown = [datetime.fromtimestamp(second, UTC).isoformat()[:19] for second in near]
+    return any(word in text for word in (*map(str, near), *shown))
 
 
 async def check_inventory_shows_mark_and_id(subject: Subject) -> None:

@@ -62,6 +62,10 @@ class ProviderConformance:
         """One call of ``provision`` is one create at the vendor, and one machine with the answer's id."""
         await _keeps(renting.check_one_create_for_each_order, subject)
 
+    async def test_the_order_is_passed_on(self, subject: Subject) -> None:
+        """The key that must be let in, and the moment at which the machine must end, reach the vendor."""
+        await _keeps(renting.check_the_order_is_passed_on, subject)
+
     async def test_inventory_shows_mark_and_id(self, subject: Subject) -> None:
         """A new machine is listed with its mark, under the id that ``provision`` returned."""
         await _keeps(renting.check_inventory_shows_mark_and_id, subject)

@@ -55,6 +55,7 @@ def subject() -> Generator[Subject]:
             running=vendor.running,
             creates=lambda: vendor.creates,
             targets=lambda: tuple(vendor.targets),
+            orders=lambda: tuple(vendor.orders),
             hourly=lambda number: Money(vendor.machines[number]["usd_per_hour"]),
             balance=lambda: Money(_CREDIT),
         ),
@@ -66,6 +67,7 @@ def subject() -> Generator[Subject]:
         doubles=True,
         bills_disk=True,
         announces=True,
+        ends_itself=True,
     )
 
 
@@ -91,6 +93,7 @@ class Vendor(httpx.AsyncBaseTransport):
 
     trouble: str = ""
     creates: int = 0
+    orders: list[str] = field(default_factory=list[str])
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(101))
     targets: list[str] = field(default_factory=list[str])
     machines: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
@@ -134,6 +137,7 @@ class Vendor(httpx.AsyncBaseTransport):
 
     def _create(self, body: dict[str, Any]) -> httpx.Response:
         self.creates += 1
+        self.orders.append(json.dumps(body))
         if self._price(body) > Decimal(body["most_usd_per_hour"]):
             return httpx.Response(409, json={"error": "it costs more by now"})
         trouble, self.trouble = self.trouble, ""
