@@ -109,7 +109,8 @@ def _become(order: dict[str, Any], fds: Sequence[int]) -> None:
     os.environ.update(order["env"])
     time.tzset()
     os.chdir(order["work"])
-    sys.path.insert(0, order["work"])
+    also = order["env"].get("PYTHONPATH", "").split(os.pathsep)
+    sys.path[:0] = [order["work"], *filter(None, also)]
     sys.argv[1:] = order["words"]
 
 
