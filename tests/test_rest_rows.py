@@ -41,6 +41,21 @@ def test_a_host_is_safe_to_hand_to_a_program(value: Any, found: str | None) -> N
 
 @pytest.mark.parametrize(
     ("value", "found"),
+    [
+        ("0f8fad5b-d9cb-469f-a165-70867728950e", "0f8fad5b-d9cb-469f-a165-70867728950e"),
+        ("pod_7", "pod_7"),
+        ("../7", None),
+        ("", None),
+        (7, None),
+    ],
+)
+def test_an_id_that_is_text_is_safe_in_a_path(value: Any, found: str | None) -> None:
+    """A number is no text, and nothing in it leads elsewhere."""
+    assert rows.text_identifier({"id": value}, "id") == found
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
     [(22, 22), ("41022", 41022), (0, None), (65536, None), (None, None), (True, None), (1.5, None)],
 )
 def test_a_port_is_one_of_tcps(value: Any, found: int | None) -> None:

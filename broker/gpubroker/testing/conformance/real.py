@@ -151,6 +151,8 @@ def on_account(
         logs="logs" in hooks,
         charges="charges" in hooks,
         balance="balance" in hooks,
+        doubles=True,
+        bills_disk=True,
         announces=facts.ssh and "logs" in hooks,
         account=account,
         patience=facts.boot_timeout,
