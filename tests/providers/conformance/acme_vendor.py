@@ -106,7 +106,8 @@ class Vendor:
         return number
 
     def _bills(self, row: Mapping[str, Any]) -> bool:
-        return anyio.current_time() < row["ends"]
+        ends: float = row["ends"]
+        return anyio.current_time() < ends
 
     def _listed(self) -> list[dict[str, Any]]:
         return [row for row in self.rows.values() if row["stays"] or self._bills(row)]
