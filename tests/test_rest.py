@@ -196,6 +196,19 @@ class TestKey:
         assert (names, request.headers["authorization"]) == (["authorization"], f"Bearer {KEY}")
         assert KEY not in str(request.url) + request.content.decode()
 
+    async def test_it_can_stand_in_a_header_by_itself(self) -> None:
+        """For a vendor that wants no bearer token."""
+        seen: list[httpx.Request] = []
+
+        def answer(request: httpx.Request) -> httpx.Response:
+            seen.append(request)
+            return httpx.Response(200, json={})
+
+        async with client_on(answer, key_header="X-API-Key") as client:
+            await client.request("GET", "/", pace=ANY)
+
+        assert (seen[0].headers["x-api-key"], "authorization" in seen[0].headers) == (KEY, False)
+
     async def test_a_download_goes_without_it(self) -> None:
         """A link in an answer leads to somebody else's server."""
         seen: list[httpx.Request] = []

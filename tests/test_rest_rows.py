@@ -41,6 +41,21 @@ def test_a_host_is_safe_to_hand_to_a_program(value: Any, found: str | None) -> N
 
 @pytest.mark.parametrize(
     ("value", "found"),
+    [
+        ("0f8fad5b-d9cb-469f-a165-70867728950e", "0f8fad5b-d9cb-469f-a165-70867728950e"),
+        ("pod_7", "pod_7"),
+        ("../7", None),
+        ("", None),
+        (7, None),
+    ],
+)
+def test_an_id_that_is_text_is_safe_in_a_path(value: Any, found: str | None) -> None:
+    """A number is no text, and nothing in it leads elsewhere."""
+    assert rows.text_identifier({"id": value}, "id") == found
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
     [(22, 22), ("41022", 41022), (0, None), (65536, None), (None, None), (True, None), (1.5, None)],
 )
 def test_a_port_is_one_of_tcps(value: Any, found: int | None) -> None:
@@ -99,7 +114,8 @@ def test_settings_are_read_or_refused() -> None:
     assert options.switch({}, "s", default=False) is False
     assert options.address("http://127.0.0.1:1/", "https://a.test") == ("http://127.0.0.1:1", True)
     assert options.address(None, "https://a.test") == ("https://a.test", False)
-    options.check_names("acme", {"image": "x", "pacing": "off"}, ("image",), emulated=True)
+    given, pacing = {"image": "x", "pacing": "off"}, ("pacing",)
+    options.check_names("acme", given, ("image",), emulated=True, emulator_only=pacing)
     for wrong in ({"n": "1.5"}, {"n": "11"}, {"n": "nan"}, {"n": "x"}):
         with pytest.raises(InvalidValue, match="n = "):
             options.number(wrong, "n", 1, 0, 10, whole=True)
@@ -110,4 +126,6 @@ def test_settings_are_read_or_refused() -> None:
     with pytest.raises(InvalidValue, match="did you mean 'image'"):
         options.check_names("acme", {"imag": "x"}, ("image",), emulated=True)
     with pytest.raises(InvalidValue, match="emulator"):
-        options.check_names("acme", {"pacing": "off"}, ("image",), emulated=False)
+        options.check_names("acme", given, ("image",), emulated=False, emulator_only=pacing)
+    with pytest.raises(InvalidValue, match="pacing"):
+        options.check_names("acme", given, ("image",), emulated=True)

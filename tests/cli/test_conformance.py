@@ -69,6 +69,28 @@ def test_a_broken_promise_is_told_with_how_to_mend_it(program: Program, tmp_path
     assert any("more than 9 decimals" in line for line in lines)
 
 
+@pytest.mark.parametrize(
+    ("module", "seen", "extra"),
+    [
+        ("def subject(:", "SyntaxError", False),
+        ("import no_such_library", "No module named 'no_such_library'", False),
+        ("raise ModuleNotFoundError('no uvicorn', name='uvicorn')", "no uvicorn", True),
+    ],
+)
+def test_a_subject_that_cannot_be_imported_is_named(
+    program: Program, tmp_path: Path, module: str, seen: str, extra: bool
+) -> None:
+    """In one sentence; the extra is spoken of only where that is what is missing."""
+    points = "[gpubroker.conformance]\nacme = acme_subject:subject\n"
+
+    done = program("conformance", "acme", **installed(tmp_path / "site", points, module))
+
+    told = done.stderr.decode()
+    assert "the subject of acme, acme_subject:subject from acme, cannot be imported" in told
+    assert seen in told
+    assert ("gpubroker[sandbox]" in told, "Traceback" in told) == (extra, False)
+
+
 def test_an_emulator_without_a_subject_is_rented_from(program: Program, tmp_path: Path) -> None:
     """What needs no books and disturbs nothing is tried there, with the other checks named."""
     points = (
@@ -135,6 +157,7 @@ class TestOptions:
             Asked.of("acme", **words)
 
         assert refused.value.field == field
+        assert field != "only" or "prices_are_exact" in str(refused.value)
 
     def test_a_ceiling_is_exact_money(self) -> None:
         """As it was written."""

@@ -78,4 +78,4 @@ def test_the_example_is_one_module_that_can_be_read_at_once() -> None:
     """What an author has to read and change stays short."""
     lines = (example() / "src/gpubroker_acme/__init__.py").read_text().splitlines()
 
-    assert len([line for line in lines if line.strip()]) < 250
+    assert len([line for line in lines if line.strip()]) < 270

@@ -444,3 +444,17 @@ async def test_a_crowd_is_served_though_some_leave(
     assert len(results) == 32
     assert len(cloud.creates) == 3
     assert alarms(events) == []
+
+
+async def test_the_limits_of_a_pool_end_with_it(
+    cloud: ScriptedCloud, broker_on: MakeBroker
+) -> None:
+    """A second pool of its name has those that it is given, or none."""
+    async with broker_on(cloud) as broker:
+        async with broker.pool(A_4090, name="images", budget=Limits(total=Money("0.0001"))) as pool:
+            with pytest.raises(BudgetExceeded):
+                await pool.run(["x"])
+        async with broker.pool(A_4090, name="images") as pool:
+            result = await pool.run(["x"])
+
+    assert result.ok

@@ -79,7 +79,8 @@ class Asked:
         """
         for check in only:
             if check not in CHECKS:
-                raise InvalidValue.unknown("only", check, tuple(CHECKS), noun="check")
+                known = ", ".join(CHECKS)
+                raise InvalidValue("only", check, f"is no check; they are: {known}")
         given = {word: value for word, value in wanted.items() if value}
         if not real:
             if ceiling is not None:

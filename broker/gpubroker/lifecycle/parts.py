@@ -110,14 +110,18 @@ class Parts:
         """
         if name in self.pools:
             raise InvalidValue("name", name, "this broker has a pool of that name already")
-        tag = f"pool:{name}"
+        tag, before = f"pool:{name}", self.budget.tag
         self.pools.add(name)
         if limits is not None:
-            self.budget = replace(self.budget, tag={**self.budget.tag, tag: limits})
+            self.budget = replace(self.budget, tag={**before, tag: limits})
         try:
             yield
         finally:
             self.pools.discard(name)
+            kept = {key: value for key, value in self.budget.tag.items() if key != tag}
+            if tag in before:
+                kept[tag] = before[tag]
+            self.budget = replace(self.budget, tag=kept)
 
     def is_taken(self, offer: Offer) -> bool:
         """Whether this broker itself stands in the way of renting an offer."""

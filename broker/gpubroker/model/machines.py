@@ -13,11 +13,16 @@ from gpubroker.model.money import Money
 class MachineState(enum.StrEnum):
     """What a provider says of a machine, in the broker's words."""
 
-    BOOTING = "booting"  #: accepted; not usable yet. Also every word that nobody has mapped
-    RUNNING = "running"  #: the provider says it is up; the broker still probes it
-    BROKEN = "broken"  #: it will not come up: boot failure, host offline
-    STOPPED = "stopped"  #: halted, outbid or preempted; its disk may still cost money
-    GONE = "gone"  #: a tombstone: listed, but destroyed and no longer billed
+    #: Accepted, and not usable yet: waited for. Also every word that nobody has mapped.
+    BOOTING = "booting"
+    #: The provider says that it is up. The broker still probes it.
+    RUNNING = "running"
+    #: It will not come up, or is out of reach for good: boot failure, host offline. Given up.
+    BROKEN = "broken"
+    #: Halted, outbid, preempted, or draining after a release. It may still bill, and is released.
+    STOPPED = "stopped"
+    #: A tombstone: listed, but destroyed and billed no more. Counts as not listed.
+    GONE = "gone"
 
 
 @dataclass(frozen=True, slots=True)

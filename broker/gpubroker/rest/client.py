@@ -46,6 +46,8 @@ class RestClient:
     Args:
         base_url: where paths begin: https, or http to this machine's loopback address.
         key: sent as a bearer token to `base_url`, and shown nowhere. ``None`` sends none.
+        key_header: the header that holds the key by itself, such as ``X-API-Key``; ``None`` for
+            a bearer token.
         even: ``False`` for an emulator that counts no requests: none waits for an earlier one.
         transport: an httpx transport to use instead of the network.
 
@@ -58,6 +60,7 @@ class RestClient:
         base_url: str,
         *,
         key: str | None = None,
+        key_header: str | None = None,
         user_agent: str = "gpubroker",
         even: bool = True,
         transport: httpx.AsyncBaseTransport | None = None,
@@ -65,6 +68,7 @@ class RestClient:
         _check_url(base_url)
         self.base_url = base_url.rstrip("/")
         self._key = _checked_key(key)
+        self._key_header = key_header
         self._user_agent = user_agent
         self._even = even
         self._transport = transport
@@ -287,7 +291,11 @@ class RestClient:
         return Reply(status, kept, bytes(body.data))
 
     def _authorization(self) -> dict[str, str]:
-        return {} if self._key is None else {"Authorization": f"Bearer {self._key}"}
+        if self._key is None:
+            return {}
+        if self._key_header is not None:
+            return {self._key_header: self._key}
+        return {"Authorization": f"Bearer {self._key}"}
 
     def _obey(self, reply: Reply, pace: Pace) -> None:
         pause = reply.retry_after() if reply.status == 429 else None

@@ -45,7 +45,9 @@ def said(reply: Reply, names: Iterable[str]) -> str:
     """What an answer says to people, on one line; nothing of a page in HTML.
 
     Args:
-        names: where the words may be in a JSON object; the first that has any.
+        names: where the words may be in a JSON object, itself and not one in it; the first that
+            has any. Words that lie deeper are read with
+            ``rows.text(rows.table(body.get("error")) or {}, "message")``.
     """
     body = reply.json_object()
     if body is not None:

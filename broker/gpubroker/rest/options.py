@@ -35,20 +35,27 @@ def address(url: str | None, usual: str) -> tuple[str, bool]:
 
 
 def check_names(
-    provider: str, given: Mapping[str, str], known: Collection[str], *, emulated: bool
+    provider: str,
+    given: Mapping[str, str],
+    known: Collection[str],
+    *,
+    emulated: bool,
+    emulator_only: Collection[str] = (),
 ) -> None:
-    """Refuse settings that nobody knows, and those in `EMULATOR_ONLY` for the vendor itself.
+    """Refuse settings that the plugin does not read, so that none is silently ignored.
 
     Args:
-        known: the provider's own settings, without those in `EMULATOR_ONLY`.
+        known: the provider's own settings.
+        emulator_only: those that it reads as well, but refuses for the vendor itself; usually
+            some of `EMULATOR_ONLY`.
 
     Raises:
         InvalidValue: there is one.
     """
     for name in given:
-        if name not in known and name not in EMULATOR_ONLY:
-            raise InvalidValue.unknown(provider, name, (*known, *EMULATOR_ONLY), noun="setting")
-        if name in EMULATOR_ONLY and not emulated:
+        if name not in known and name not in emulator_only:
+            raise InvalidValue.unknown(provider, name, (*known, *emulator_only), noun="setting")
+        if name in emulator_only and not emulated:
             raise InvalidValue(name, given[name], "is for an emulator on this machine only")
 
 

@@ -15,6 +15,7 @@ Row = Mapping[str, Any]
 """An object in JSON."""
 
 _LONGEST: Final = 1 << 16
+_WORD: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 #: What may be handed to a program as a host: no option, no path, no blank.
 _HOST: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.:-]{0,252})")
 
@@ -57,9 +58,15 @@ def flag(row: Row, name: str) -> bool | None:
 
 
 def identifier(row: Row, name: str) -> str | None:
-    """An id that is a positive whole number, as text."""
+    """An id that is a positive whole number, as text; `text_identifier` reads any other."""
     found = whole(row, name)
     return str(found) if found is not None and found > 0 else None
+
+
+def text_identifier(row: Row, name: str) -> str | None:
+    """An id that is text, such as a UUID: letters, digits, - and _, safe to put into a path."""
+    found = text(row, name)
+    return found if _WORD.fullmatch(found) else None
 
 
 def host(row: Row, name: str) -> str | None:

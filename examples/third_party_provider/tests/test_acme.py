@@ -35,10 +35,11 @@ class TestAcme(ProviderConformance):
     [
         ({"imagee": "cuda"}, None),
         ({"poll_interval": "0"}, None),
+        ({"pacing": "off"}, "http://127.0.0.1:1"),
         ({}, "http://api.acme.example"),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_refused(options: dict[str, str], url: str | None) -> None:
-    """A typing error, a pause that the vendor would not forgive, a key sent unprotected."""
+    """A typing error, a setting that nothing reads, a pause that the vendor would not forgive, a key sent unprotected."""
     with pytest.raises(InvalidValue):
         create(AccountSettings("acme", options, "key", url), print)

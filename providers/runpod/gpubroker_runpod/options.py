@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from gpubroker import AccountSettings, InvalidValue
-from gpubroker.rest.options import address, check_names, number, switch
+from gpubroker.rest.options import EMULATOR_ONLY, address, check_names, number, switch
 from gpubroker_runpod.vocabulary import Cloud
 
 API: Final = "https://api.runpod.io"
@@ -59,7 +59,7 @@ class Options:
         """
         given = settings.options
         url, emulated = address(settings.url, API)
-        check_names(settings.name, given, _KNOWN, emulated=emulated)
+        check_names(settings.name, given, _KNOWN, emulated=emulated, emulator_only=EMULATOR_ONLY)
         plain = cls()
         return cls(
             url=url,

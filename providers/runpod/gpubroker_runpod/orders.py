@@ -21,7 +21,7 @@ from gpubroker import (
 )
 from gpubroker.rest import Reply, rows
 from gpubroker_runpod.options import Options, WayChoice
-from gpubroker_runpod.pods import MARK, SSH_PORT, is_id
+from gpubroker_runpod.pods import MARK, SSH_PORT
 from gpubroker_runpod.vocabulary import Cloud
 
 BODY_LIMIT: Final = 102_400
@@ -117,10 +117,7 @@ def made_by(reply: Reply, order: Order, way: Way) -> Machine | None:
         CreateUnknown: the answer is no success, and names a pod.
     """
     body = reply.json_object() or {}
-    pod_id = next(
-        (found for found in (rows.text(body, name) for name in ("id", "podId")) if is_id(found)),
-        None,
-    )
+    pod_id = rows.text_identifier(body, "id") or rows.text_identifier(body, "podId")
     if pod_id is None:
         return None
     if not reply.ok:

@@ -46,8 +46,8 @@ class Listing:
             raise _incomplete("there is no list of pods")
         for entry in found:
             row = rows.table(entry)
-            pod_id = "" if row is None else rows.text(row, "id")
-            if row is None or not is_id(pod_id):
+            pod_id = None if row is None else rows.text_identifier(row, "id")
+            if row is None or pod_id is None:
                 raise _incomplete("a pod has no id")
             earlier = self._rows.get(pod_id, row)
             if any(earlier.get(name) != row.get(name) for name in ("name", "createdAt")):

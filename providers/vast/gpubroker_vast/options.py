@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Final
 
 from gpubroker import AccountSettings
-from gpubroker.rest.options import address, check_names, number, switch
+from gpubroker.rest.options import EMULATOR_ONLY, address, check_names, number, switch
 
 API: Final = "https://console.vast.ai"
 IMAGE: Final = "vastai/base-image:@vastai-automatic-tag"
@@ -50,7 +50,7 @@ class Options:
         """
         given = settings.options
         url, emulated = address(settings.url, API)
-        check_names(settings.name, given, _KNOWN, emulated=emulated)
+        check_names(settings.name, given, _KNOWN, emulated=emulated, emulator_only=EMULATOR_ONLY)
         plain = cls()
         return cls(
             url=url,

@@ -33,7 +33,7 @@ from gpubroker import (
 )
 from gpubroker.testing.conformance import Subject, Troubles, VendorBooks
 
-from .acme_vendor import KEY, CutOff, Vendor
+from .acme_vendor import BALANCE, BILL, KEY, CutOff, Vendor
 
 
 class Acme:
@@ -103,6 +103,8 @@ class Acme:
             "jobs": jobs,
             "count": offer.count,
             "disk": order.disk,
+            "key": order.public_key,
+            "ends": order.deadline,
         }
 
     async def create(self, body: Mapping[str, Any]) -> str:
@@ -145,7 +147,8 @@ class Acme:
         )
 
     def state_from(self, word: str) -> MachineState:
-        return MachineState.RUNNING if word == "up" else MachineState.BOOTING
+        known = {"up": MachineState.RUNNING, "draining": MachineState.STOPPED}
+        return known.get(word, MachineState.BOOTING)
 
     @hookimpl
     async def run(self, machine: Machine, job: Job, io: JobIO) -> Outcome:
@@ -203,9 +206,15 @@ class Acme:
 
     @hookimpl
     async def charges(self, since: float, until: float) -> list[Charge]:
-        """One for each machine."""
+        """One for each machine, of all the lines of its bill."""
         found = await self.answer("GET", "/charges")
-        return [Charge(machine_id=number, amount=Money(usd)) for number, usd in found["charges"]]
+        sums = dict[str, Money]()
+        for number, usd in found["lines"]:
+            sums[number] = self.sum_of(sums.get(number, Money(0)), Money(usd))
+        return [Charge(machine_id=number, amount=usd) for number, usd in sums.items()]
+
+    def sum_of(self, before: Money, line: Money) -> Money:
+        return before + line
 
     @hookimpl
     async def balance(self) -> Money:
@@ -227,11 +236,15 @@ def subject_of(plugin: type[Acme], *, ssh: bool = True, vendor: Vendor | None = 
         name="acme",
         factory=create,
         settings=AccountSettings("acme", {}, KEY),
-        wanted={"gpu": "RTX 4090", "disk": 20},
+        wanted={"gpu": "RTX 4090", "disk": 20.5},
         books=VendorBooks(
             running=vendor.running,
             creates=lambda: vendor.creates,
             targets=lambda: tuple(vendor.targets),
+            orders=lambda: tuple(vendor.orders),
+            hourly=lambda number: Money(vendor.rows[number]["price"]),
+            billed=lambda _: Money(sum(BILL)),
+            balance=lambda: Money(BALANCE),
         ),
         troubles=Troubles(
             calm=goes_wrong(""),
@@ -256,4 +269,5 @@ def subject_of(plugin: type[Acme], *, ssh: bool = True, vendor: Vendor | None = 
         bills_disk=True,
         runs_jobs=ssh,
         announces=True,
+        ends_itself=True,
     )

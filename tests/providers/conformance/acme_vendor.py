@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -13,6 +14,10 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 KEY: Final = "the-key-of-acme-0123456789"
+#: Seconds for which a machine drains, listed and billed, once it was asked to end.
+DRAINS: Final = 2.0
+BILL: Final = (Decimal("0.001"), Decimal("0.0002"))
+BALANCE: Final = Decimal("25.50")
 _PRICE: Final = Decimal("0.30")
 _DISK: Final = Decimal("0.0001")
 
@@ -29,10 +34,11 @@ class Vendor:
     targets: list[str] = field(default_factory=list[str])
     rows: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
     creates: int = 0
+    orders: list[str] = field(default_factory=list[str])
     _numbers: Any = field(default_factory=lambda: itertools.count(101))
 
     def running(self) -> set[str]:
-        return {number for number, row in self.rows.items() if row["billed"]}
+        return {number for number, row in self.rows.items() if self._bills(row)}
 
     async def ask(
         self, method: str, path: str, body: Mapping[str, Any] | None = None
@@ -57,12 +63,12 @@ class Vendor:
             return self._destroy(path)
         if path.startswith("/machines") and self.trouble in ("cut list", "page of errors"):
             return CutOff() if self.trouble == "cut list" else (500, "<html>")
-        shown = [dict(row, state=self._state(row)) for row in self.rows.values() if row["listed"]]
+        shown = [dict(row, state=self._state(row)) for row in self._listed()]
         listed = shown[1:] if self.trouble == "short list" else shown
         answers: dict[str, Any] = {
             "/machines": {"machines": listed, "count": len(shown)},
-            "/charges": {"charges": [[number, "0.001"] for number in self.rows]},
-            "/balance": {"usd": "25.50"},
+            "/charges": {"lines": [[number, str(usd)] for number in self.rows for usd in BILL]},
+            "/balance": {"usd": str(BALANCE)},
         }
         answer = {"price": str(_PRICE), "disk": str(_DISK), **answers.get(path, {})}
         if self.trouble == "new":
@@ -71,6 +77,7 @@ class Vendor:
 
     def _create(self, body: Mapping[str, Any]) -> tuple[int, str] | Exception:
         self.creates += 1
+        self.orders.append(json.dumps(body))
         trouble, self.trouble = self.trouble, ""
         number = self.make(body.get("name"), 60.0 if trouble == "slow boot" else 0.0, body)
         if trouble == "cut create":
@@ -93,20 +100,29 @@ class Vendor:
             "ready": anyio.current_time() + boot,
             "jobs": body.get("jobs", []),
             "log": body.get("nonce", ""),
-            "billed": True,
-            "listed": True,
+            "ends": math.inf,
+            "stays": False,
         }
         return number
 
+    def _bills(self, row: Mapping[str, Any]) -> bool:
+        ends: float = row["ends"]
+        return anyio.current_time() < ends
+
+    def _listed(self) -> list[dict[str, Any]]:
+        return [row for row in self.rows.values() if row["stays"] or self._bills(row)]
+
     def _state(self, row: Mapping[str, Any]) -> str:
+        if row["ends"] < math.inf:
+            return "draining"
         return "up" if anyio.current_time() >= row["ready"] else "starting"
 
     def _destroy(self, path: str) -> tuple[int, str]:
         number = path.partition("?")[0].rstrip("/").rpartition("/")[2]  # as lenient as servers are
         row = self.rows.get(number)
-        if row is None or not row["billed"]:
+        if row is None or not self._bills(row):
             return 404, "no such machine"
-        row["billed"] = row["listed"] = False
+        row["ends"] = min(row["ends"], anyio.current_time() + DRAINS)
         return 200, "{}"
 
     def others(self) -> list[str]:

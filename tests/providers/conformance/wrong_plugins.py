@@ -23,6 +23,7 @@ from gpubroker import (
     MachineState,
     Money,
     Offer,
+    Order,
     Outcome,
     ProviderError,
     Requirements,
@@ -112,6 +113,25 @@ class ForgetsTheDisk(Acme):
         ]
 
 
+@breaks("the_price_is_what_bills")
+class PricesAMinute(Acme):
+    def machine_price(self, price: str, count: int) -> Money:
+        return Money("0.005") * count
+
+
+@breaks("the_price_is_what_bills", "price_ceiling_is_kept")
+class PricesInCents(Acme):
+    def machine_price(self, price: str, count: int) -> Money:
+        return super().machine_price(price, count) * 100
+
+
+@breaks("the_price_is_what_bills")
+class ListsPricesInCents(Acme):
+    def machine_from(self, row: Mapping[str, Any]) -> Machine:
+        found = super().machine_from(row)
+        return replace(found, hourly=None if found.hourly is None else found.hourly * 100)
+
+
 # Creating
 
 
@@ -121,6 +141,18 @@ class RentsASpare(Acme):
         number = await super().create(body)
         await super().create({**body, "name": "spare"})
         return number
+
+
+@breaks("the_order_is_passed_on")
+class LetsNobodyIn(Acme):
+    def body_of(self, offer: Offer, order: Order) -> dict[str, Any]:
+        return {**super().body_of(offer, order), "key": ""}
+
+
+@breaks("the_order_is_passed_on", ssh=False)
+class OutlivesItsBroker(Acme):
+    def body_of(self, offer: Offer, order: Order) -> dict[str, Any]:
+        return {**super().body_of(offer, order), "ends": None}
 
 
 @breaks("inventory_shows_mark_and_id", "lost_answers_are_unknown", "a_cancelled_create_is_found")
@@ -298,7 +330,24 @@ class ListsWhatIsGone(Acme):
     async def destroy(self, number: str) -> None:
         await super().destroy(number)
         if number in self.vendor.rows:
-            self.vendor.rows[number]["listed"] = True
+            self.vendor.rows[number]["stays"] = True
+
+
+@breaks("what_is_gone_bills_no_more")
+class TakesDrainingForGone(Acme):
+    def state_from(self, word: str) -> MachineState:
+        return MachineState.GONE if word == "draining" else super().state_from(word)
+
+
+@breaks("what_is_gone_bills_no_more")
+class LeavesOutWhatDrains(Acme):
+    def __init__(self, vendor: Vendor, *, ssh: bool) -> None:
+        super().__init__(vendor, ssh=ssh)
+        self.facts = replace(self.facts, absence_readings=1)
+
+    @hookimpl
+    async def inventory(self) -> list[Machine]:
+        return [m for m in await super().inventory() if m.state is not MachineState.STOPPED]
 
 
 @breaks(
@@ -310,7 +359,7 @@ class MerelyStops(Acme):
         await self.vendor.ask("GET", f"/machines/{number}/stop")
 
 
-@breaks("release_can_be_repeated", "a_cancelled_release_can_be_repeated")
+@breaks("release_can_be_repeated")
 class InsistsOnAMachine(Acme):
     async def destroy(self, number: str) -> None:
         status, text = await self.vendor.ask("DELETE", f"/machines/{number}")
@@ -360,6 +409,19 @@ class ChargesInCents(Acme):
     async def charges(self, since: float, until: float) -> list[Charge]:
         found = await super().charges(since, until)
         return [replace(charge, amount=charge.amount * 100) for charge in found]
+
+
+@breaks("charges_are_told")
+class KeepsTheLastLineOfABill(Acme):
+    def sum_of(self, before: Money, line: Money) -> Money:
+        return line
+
+
+@breaks("balance_is_told")
+class CountsCents(Acme):
+    @hookimpl
+    async def balance(self) -> Money:
+        return await super().balance() * 100
 
 
 @breaks("balance_is_told")
@@ -463,7 +525,9 @@ class ShowsTheKeyInACause(Acme):
 @breaks("news_of_the_vendor_are_tolerated")
 class KnowsAllStates(Acme):
     def state_from(self, word: str) -> MachineState:
-        return {"up": MachineState.RUNNING, "starting": MachineState.BOOTING}[word]
+        if word == "hibernating":
+            raise KeyError(word)
+        return super().state_from(word)
 
 
 @breaks("it_can_be_closed_and_opened_again")

@@ -48,6 +48,7 @@ from gpubroker.testing.conformance.ending import (
     check_only_ids_reach_the_vendor,
     check_release_can_be_repeated,
     check_release_ends_billing,
+    check_what_is_gone_bills_no_more,
 )
 from gpubroker.testing.conformance.manners import (
     check_a_cancelled_create_is_found,
@@ -77,6 +78,8 @@ from gpubroker.testing.conformance.renting import (
     check_one_create_for_each_order,
     check_price_ceiling_is_kept,
     check_provision_does_not_wait_for_the_boot,
+    check_the_order_is_passed_on,
+    check_the_price_is_what_bills,
 )
 from gpubroker.testing.conformance.report import Check
 from gpubroker.testing.conformance.subject import (
@@ -111,9 +114,11 @@ CHECKS: Final[Mapping[str, Check]] = {
         check_prices_are_for_the_whole_machine,
         check_disk_is_priced,
         check_one_create_for_each_order,
+        check_the_order_is_passed_on,
         check_inventory_shows_mark_and_id,
         check_provision_does_not_wait_for_the_boot,
         check_price_ceiling_is_kept,
+        check_the_price_is_what_bills,
         check_lost_answers_are_unknown,
         check_a_refusal_that_bills_names_its_machine,
         check_inventory_is_complete_or_raises,
@@ -127,6 +132,7 @@ CHECKS: Final[Mapping[str, Check]] = {
         check_timeout_ends_the_job,
         check_jobs_of_an_order_run_by_themselves,
         check_release_ends_billing,
+        check_what_is_gone_bills_no_more,
         check_release_can_be_repeated,
         check_an_id_is_enough_to_release,
         check_only_ids_reach_the_vendor,

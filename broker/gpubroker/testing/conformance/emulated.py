@@ -41,6 +41,10 @@ def books_of(cloud: Cloud) -> VendorBooks:
         running=cloud.billing_now,
         creates=lambda: sum(request.endpoint == "create" for request in cloud.requests),
         targets=lambda: [f"{r.path}?{dict(r.query)}" for r in cloud.requests],
+        orders=lambda: [json.dumps(r.body) for r in cloud.requests if r.endpoint == "create"],
+        hourly=cloud.hourly,
+        billed=cloud.billed,
+        balance=cloud.credit,
     )
 
 

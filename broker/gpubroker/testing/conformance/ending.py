@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
+from decimal import Decimal
 from typing import Final
 from urllib.parse import unquote
 
@@ -12,7 +13,7 @@ import anyio
 
 from gpubroker.errors import ProviderError
 from gpubroker.model.charges import Charge
-from gpubroker.model.machines import Machine
+from gpubroker.model.machines import Machine, MachineState
 from gpubroker.model.money import Money
 from gpubroker.testing.conformance.session import Session, expect, opened
 from gpubroker.testing.conformance.subject import Subject
@@ -23,6 +24,9 @@ _NO_IDS: Final = (
     *("{id}?x=1", "{id}#x", " {id}", "{id}\n", "{id};x", "x" * 500),
 )
 _ABSURD: Final = Money(1_000_000)
+_CENT: Final = Money("0.01")
+#: By how much a bill may differ from the books, as a part of it: what each line was rounded by.
+_ROUNDED: Final = Decimal("0.01")
 
 
 async def check_release_ends_billing(subject: Subject) -> None:
@@ -42,6 +46,39 @@ async def check_release_ends_billing(subject: Subject) -> None:
             lambda listed: machine.id not in listed,
             f"{machine.id} was released, and inventory goes on listing it",
         )
+
+
+async def check_what_is_gone_bills_no_more(subject: Subject) -> None:
+    """A machine that is called gone, or that lists prove gone, costs nothing any more.
+
+    Its release ends there, and nobody looks again. One that drains, or is being deleted, and still
+    bills is `MachineState.STOPPED`. Where a list lacks it while it bills, say in
+    ``facts.absence_readings`` and ``absence_interval`` how long that can last.
+    """
+    billing = subject.books.running
+    subject.need(billing, "its books cannot be seen")
+    assert billing is not None
+    async with opened(subject) as session:
+        machine = await session.shown(await session.rent())
+        await session.provider.release(machine)
+        facts, absent = session.provider.facts, 0
+        # That it never goes is what `check_release_ends_billing` is about.
+        with anyio.move_on_after(
+            subject.patience + facts.absence_readings * facts.absence_interval
+        ):
+            while absent < facts.absence_readings:
+                state = await session.state(machine)
+                bills = machine.id in billing()
+                expect(
+                    state is not MachineState.GONE or not bills,
+                    f"inventory calls {machine.id} gone, while it bills",
+                )
+                absent = absent + 1 if state in (None, MachineState.GONE) else 0
+                expect(
+                    absent < facts.absence_readings or not bills,
+                    f"{absent} lists prove {machine.id} gone, while it bills",
+                )
+                await (anyio.sleep(facts.absence_interval) if absent else session.pause())
 
 
 async def check_release_can_be_repeated(subject: Subject) -> None:
@@ -136,18 +173,33 @@ async def check_charges_are_told(subject: Subject) -> None:
     lived = time.time() - began
     most = offer.price.for_seconds(lived + 60, quantum=session.provider.facts.billing_quantum)
     expect(
-        Money(0) <= found[0].amount <= most + offer.price.traffic + Money("0.01"),
+        Money(0) <= found[0].amount <= most + offer.price.traffic + _CENT,
         f"{machine.id} lived {lived:.0f} s at {offer.price.hourly}/h, and cost {found[0].amount}",
     )
+    if subject.books.billed is not None:
+        billed = subject.books.billed(machine.id)
+        expect(
+            abs((found[0].amount - billed).amount) <= billed.amount * _ROUNDED,
+            f"{machine.id} cost {found[0].amount}, and the vendor billed {billed}",
+        )
 
 
 async def check_balance_is_told(subject: Subject) -> None:
-    """What the account has left is an amount of US dollars, not cents, and asking changes nothing."""
+    """What the account has left is an amount of US dollars, not cents, and asking changes nothing.
+
+    A limit on the balance is kept by it. Divide what the vendor counts in cents by a hundred.
+    """
     subject.need(subject.balance, "has no hook balance")
     async with opened(subject) as session:
         first, second = await session.provider.balance(), await session.provider.balance()
     expect(second <= first, f"the balance grew from {first} to {second} by being asked for")
     expect(Money(0) - _ABSURD < second < _ABSURD, f"a balance of {second}")
+    if subject.books.balance is not None:
+        known = subject.books.balance()
+        expect(
+            known - _CENT <= second <= known + _CENT,
+            f"a balance of {second}, and the vendor's books say {known}",
+        )
 
 
 @asynccontextmanager

@@ -8,6 +8,8 @@ from typing import Final, cast
 from gpubroker.errors import BrokerError
 from gpubroker.testing.conformance.subject import SubjectMaker
 
+#: What the extra ``sandbox`` installs, as it is imported.
+_SANDBOX: Final = ("asyncssh", "starlette", "uvicorn")
 ENTRY_POINTS: Final = "gpubroker.conformance"
 
 
@@ -28,8 +30,11 @@ def declared_subject(name: str) -> SubjectMaker | None:
     point = next(iter(points))
     try:
         return cast("SubjectMaker", point.load())
-    except (ImportError, AttributeError) as error:
-        hint = ": pip install 'gpubroker[sandbox]'" if isinstance(error, ImportError) else ""
+    except Exception as error:
+        origin = point.dist.name if point.dist is not None else "its plugin"
+        missing = isinstance(error, ImportError) and (error.name or "").partition(".")[0]
+        hint = ": pip install 'gpubroker[sandbox]'" if missing in _SANDBOX else ""
         raise BrokerError(
-            f"the subject {point.value} cannot be imported ({error}){hint}"
+            f"the subject of {name}, {point.value} from {origin}, cannot be imported "
+            f"({type(error).__name__}: {error}){hint}"
         ) from error

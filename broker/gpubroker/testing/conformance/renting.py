@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Final
 
 import anyio
 
 from gpubroker.errors import CreateUnknown, ErrorKind, ProviderError
 from gpubroker.model.machines import Machine, MachineState
+from gpubroker.model.money import Money
 from gpubroker.testing.conformance.session import Session, expect, opened
 from gpubroker.testing.conformance.subject import Do, Subject
 
 #: Seconds that a create may take at an emulator, far below the minute of a slow boot.
 _AT_ONCE: Final = 20.0
+#: What a price may differ by from a true one: it was rounded, or moved since. A wrong unit is more.
+_MOVED: Final = Decimal("1.1")
+_CENT: Final = Money("0.01")
 
 
 async def check_one_create_for_each_order(subject: Subject) -> None:
@@ -33,6 +39,36 @@ async def check_one_create_for_each_order(subject: Subject) -> None:
         made, creates = await session.running() - running, subject.creates() - before
     expect(made == {machine.id}, f"one order made the machines {sorted(made)}")
     expect(creates == 1 or subject.books.creates is None, f"one order was sent {creates} times")
+
+
+async def check_the_order_is_passed_on(subject: Subject) -> None:
+    """The key that must be let in, and the moment at which the machine must end, reach the vendor.
+
+    Without the one nobody gets in; without the other a machine whose broker died bills on. Send
+    `Order.public_key` and `Order.deadline` in the create.
+    """
+    bodies = subject.books.orders
+    subject.need(bodies, "nobody can see what is ordered")
+    subject.need(subject.ssh or subject.ends_itself, "needs neither a key nor a moment to end at")
+    assert bodies is not None
+    async with opened(subject) as session:
+        await session.rent()
+        body, order = bodies()[-1], session.orders[-1]
+    expect(
+        not subject.ssh or order.public_key.split()[1] in body,
+        "the create lacks the public key of its order: nobody can get in",
+    )
+    expect(
+        not subject.ends_itself or _names_moment(body, order.deadline),
+        "the create lacks the deadline of its order: the machine would outlive a dead broker",
+    )
+
+
+def _names_moment(text: str, moment: float) -> bool:
+    """Whether text has a moment in it, to the second."""
+    near = [int(moment) + more for more in (-1, 0, 1)]
+    shown = [datetime.fromtimestamp(second, UTC).isoformat()[:19] for second in near]
+    return any(word in text for word in (*map(str, near), *shown))
 
 
 async def check_inventory_shows_mark_and_id(subject: Subject) -> None:
@@ -105,6 +141,38 @@ async def check_price_ceiling_is_kept(subject: Subject) -> None:
         hourly is not None and hourly > ceiling,
         f"{machine.id} costs {offer.price.hourly}/h, and inventory says {hourly}/h",
     )
+
+
+async def check_the_price_is_what_bills(subject: Subject) -> None:
+    """What an offer says is what its machine costs, and so is `Machine.hourly`.
+
+    Budgets are reserved by the one and watched by the other. USD per hour of the whole machine:
+    turn what the vendor says per second, per month, per GPU or in cents into that.
+    """
+    subject.need(subject.paid, "costs nothing")
+    true = subject.books.hourly
+    async with opened(subject) as session:
+        offer = await session.cheapest()
+        machine = await session.provision(offer, session.order(offer))
+        listed = await session.shown(machine)
+        if true is not None:
+            # Some bill the cards of a machine only once it runs.
+            await session.running_machine(machine)
+            known = true(machine.id)
+            expect(
+                _close(offer.price.hourly, known),
+                f"{offer.id} is offered for {offer.price.hourly}/h, and really costs {known}/h",
+            )
+    subject.need(true or listed.hourly, "neither its books nor its list say what a machine costs")
+    expect(
+        listed.hourly is None or _close(listed.hourly, offer.price.hourly),
+        f"{offer.id} was offered for {offer.price.hourly}/h, and inventory says {listed.hourly}/h",
+    )
+
+
+def _close(found: Money, known: Money) -> bool:
+    most, least = known * _MOVED + _CENT, found * _MOVED + _CENT
+    return found <= most and known <= least
 
 
 async def check_lost_answers_are_unknown(subject: Subject) -> None:

@@ -142,6 +142,11 @@ class Session:
         machines = await self.provider.inventory()
         return {m.id: m for m in machines if m.state is not MachineState.GONE}
 
+    async def state(self, machine: Machine) -> MachineState | None:
+        """What one inventory says of a machine; ``None`` where it lacks it."""
+        machines = await self.provider.inventory()
+        return next((found.state for found in machines if found.id == machine.id), None)
+
     async def listing(
         self, seen: Callable[[dict[str, Machine]], object], broken: str
     ) -> dict[str, Machine]:
@@ -164,6 +169,18 @@ class Session:
         """A machine as the first inventory that has it shows it."""
         broken = f"inventory never shows {machine.id}, which provision returned"
         return (await self.listing(lambda machines: machine.id in machines, broken))[machine.id]
+
+    async def running_machine(self, made: Machine, *, routes: bool = False) -> Machine:
+        """A machine, once its provider calls it running, and says the way to it."""
+        listed = await self.listing(
+            lambda machines: (
+                made.id in machines
+                and machines[made.id].state is MachineState.RUNNING
+                and (machines[made.id].routes or not routes)
+            ),
+            f"{made.id} does not get to run" + (" with a route to it" if routes else ""),
+        )
+        return listed[made.id]
 
     async def marked(self, mark: str) -> Machine:
         """The one machine with a mark, once an inventory shows it.

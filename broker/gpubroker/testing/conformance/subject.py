@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from gpubroker.hookspecs import AccountSettings
+from gpubroker.model.money import Money
 from gpubroker.model.requirements import Requirements
 from gpubroker.plugins import Factory
 
@@ -32,11 +33,19 @@ class VendorBooks:
             believed about the machines that a check has ordered.
         creates: how many requests to create a machine have arrived so far.
         targets: the path and the query of every request so far, in order.
+        orders: the body of every request to create a machine so far, in order, as text.
+        hourly: USD per hour that a machine that runs really costs, by its id.
+        billed: USD that a machine has cost in all, by its id, as its final bill has it.
+        balance: USD that the account has left.
     """
 
     running: Callable[[], Collection[str]] | None
     creates: Callable[[], int] | None = None
     targets: Callable[[], Sequence[str]] | None = None
+    orders: Callable[[], Sequence[str]] | None = None
+    hourly: Callable[[str], Money] | None = None
+    billed: Callable[[str], Money] | None = None
+    balance: Callable[[], Money] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +97,8 @@ class Subject:
         bills_disk: more disk costs more.
         runs_jobs: it runs the jobs of an order by itself where it can, without SSH.
         announces: the log of a machine that runs shows the order's nonce.
+        ends_itself: a machine there ends by itself at the order's deadline, which its create names
+            as Unix time or in ISO 8601.
         unknown_id: what an id looks like, of a machine that never was; ``None`` where any could
             be somebody's.
         account: the real account that this is, and what may be spent there.
@@ -112,6 +123,7 @@ class Subject:
     bills_disk: bool = False
     runs_jobs: bool = False
     announces: bool = False
+    ends_itself: bool = False
     account: RealAccount | None = None
     patience: float = 10.0
 

@@ -62,6 +62,10 @@ class ProviderConformance:
         """One call of ``provision`` is one create at the vendor, and one machine with the answer's id."""
         await _keeps(renting.check_one_create_for_each_order, subject)
 
+    async def test_the_order_is_passed_on(self, subject: Subject) -> None:
+        """The key that must be let in, and the moment at which the machine must end, reach the vendor."""
+        await _keeps(renting.check_the_order_is_passed_on, subject)
+
     async def test_inventory_shows_mark_and_id(self, subject: Subject) -> None:
         """A new machine is listed with its mark, under the id that ``provision`` returned."""
         await _keeps(renting.check_inventory_shows_mark_and_id, subject)
@@ -73,6 +77,10 @@ class ProviderConformance:
     async def test_price_ceiling_is_kept(self, subject: Subject) -> None:
         """An order that costs more than its ceiling is refused, or the machine's price is told."""
         await _keeps(renting.check_price_ceiling_is_kept, subject)
+
+    async def test_the_price_is_what_bills(self, subject: Subject) -> None:
+        """What an offer says is what its machine costs, and so is ``Machine.hourly``."""
+        await _keeps(renting.check_the_price_is_what_bills, subject)
 
     async def test_lost_answers_are_unknown(self, subject: Subject) -> None:
         """A create whose answer is lost is `CreateUnknown`, never sent again, and found by its mark."""
@@ -125,6 +133,10 @@ class ProviderConformance:
     async def test_release_ends_billing(self, subject: Subject) -> None:
         """After a release the vendor bills no more, and the machine leaves the list."""
         await _keeps(ending.check_release_ends_billing, subject)
+
+    async def test_what_is_gone_bills_no_more(self, subject: Subject) -> None:
+        """A machine that lists prove gone costs nothing any more, at that moment."""
+        await _keeps(ending.check_what_is_gone_bills_no_more, subject)
 
     async def test_release_can_be_repeated(self, subject: Subject) -> None:
         """Releasing what is gone already, or never was, returns quietly."""

@@ -15,7 +15,7 @@ import anyio
 
 from gpubroker.errors import ProviderError
 from gpubroker.model.jobs import Job, Purpose
-from gpubroker.model.machines import Machine, MachineState, PlannedJob
+from gpubroker.model.machines import Machine, PlannedJob
 from gpubroker.model.results import JobState, Outcome
 from gpubroker.testing.conformance.session import Session, expect, opened
 from gpubroker.testing.conformance.subject import Subject
@@ -45,7 +45,7 @@ async def check_a_way_to_the_machine_appears(subject: Subject) -> None:
     subject.need(subject.ssh, "reaches its machines in a way of its own")
     async with opened(subject) as session:
         made = await session.rent()
-        machine = await _running(session, made, routes=True)
+        machine = await session.running_machine(made, routes=True)
     expect(made.ssh and machine.ssh, "a machine that was ordered without jobs is reached over SSH")
     for route in machine.routes:
         expect(
@@ -66,7 +66,7 @@ async def check_log_shows_the_nonce(subject: Subject) -> None:
         await session.provider.logs(made)
         if not subject.announces:
             return
-        machine = await _running(session, made)
+        machine = await session.running_machine(made)
         await _announced(session, machine)
 
 
@@ -147,7 +147,7 @@ async def check_jobs_of_an_order_run_by_themselves(subject: Subject) -> None:
         expect(
             not made.ssh, "the machine was handed its jobs, and says that it is reached over SSH"
         )
-        machine = await _running(session, made)
+        machine = await session.running_machine(made)
         expect(not machine.ssh, "inventory says that the machine is reached over SSH")
         await _announced(session, machine)
         for planned, text, code in zip(jobs, output, (0, 7), strict=True):
@@ -162,20 +162,7 @@ async def _machine_for_jobs(subject: Subject) -> AsyncGenerator[tuple[Session, M
     """A machine that a job can be run on right away."""
     subject.need(not subject.ssh, _NO_JOBS)
     async with opened(subject) as session:
-        yield session, await _running(session, await session.rent())
-
-
-async def _running(session: Session, made: Machine, *, routes: bool = False) -> Machine:
-    """The machine, once its provider calls it running, and says the way to it."""
-    listed = await session.listing(
-        lambda machines: (
-            made.id in machines
-            and machines[made.id].state is MachineState.RUNNING
-            and (machines[made.id].routes or not routes)
-        ),
-        f"{made.id} does not get to run" + (" with a route to it" if routes else ""),
-    )
-    return listed[made.id]
+        yield session, await session.running_machine(await session.rent())
 
 
 async def _announced(session: Session, machine: Machine) -> None:

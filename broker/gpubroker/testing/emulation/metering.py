@@ -74,9 +74,10 @@ class Books:
         """Machines that cost money at this moment, whatever anybody was told."""
         return tuple(dict.fromkeys(s.machine for s in self.spans if s.end is None and s.rate > 0))
 
-    def hourly(self) -> Decimal:
-        """USD per hour that all machines together cost at this moment."""
-        return sum((span.rate for span in self.spans if span.end is None), Decimal(0))
+    def hourly(self, machine: str | None = None) -> Decimal:
+        """USD per hour that one machine, or all of them together, cost at this moment."""
+        spans = self.spans if machine is None else self.of(machine)
+        return sum((span.rate for span in spans if span.end is None), Decimal(0))
 
     def cost(self, machine: str, until: float, since: float = 0.0) -> Money:
         """What one machine cost between two moments."""

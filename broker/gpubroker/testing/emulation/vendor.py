@@ -245,6 +245,14 @@ class EmulatedVendor(ABC, Generic[A, B]):
         """What the vendor's own account of one machine comes to, once it has settled."""
         return self._server.call(lambda: self.inside.world.billed(str(machine)))
 
+    def hourly(self, machine: int | str) -> Money:
+        """USD per hour that one machine really costs at this moment."""
+        return self._server.call(lambda: Money(self.inside.world.books.hourly(str(machine))))
+
+    def credit(self) -> Money:
+        """USD left in the account."""
+        return self._server.call(self.inside.world.credit)
+
     def billing_now(self) -> tuple[str, ...]:
         """Machines that cost money at this moment, whatever anybody was told."""
         return self._server.call(self.inside.world.books.billing_now)

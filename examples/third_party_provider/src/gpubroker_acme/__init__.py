@@ -8,6 +8,7 @@ ends a machine at the moment that its create names.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from gpubroker import (
@@ -53,6 +54,9 @@ if TYPE_CHECKING:
 
 _API: Final = "https://api.acme.example"
 _IMAGE: Final = "acme/cuda:12"
+#: Settings; and those that an emulator on this machine may be given: less would lose Acme's machines.
+_OWN: Final = ("image",)
+_TIMES: Final = ("visibility_horizon", "absence_interval", "poll_interval")
 _ORDINARY: Final = Pace("ordinary", interval=0.1)
 _DESTROY: Final = Pace("destroy", urgent=True)
 
@@ -62,6 +66,7 @@ _STATES: Final = {
     "up": MachineState.RUNNING,
     "failed": MachineState.BROKEN,
     "stopped": MachineState.STOPPED,
+    "deleting": MachineState.STOPPED,
     "deleted": MachineState.GONE,
 }
 
@@ -99,13 +104,16 @@ class AcmeProvider(RestProvider):
     ) -> None:
         given = settings.options
         url, emulated = options.address(settings.url, _API)
-        options.check_names(settings.name, given, ("image",), emulated=emulated)
+        options.check_names(settings.name, given, _OWN, emulated=emulated, emulator_only=_TIMES)
         self.facts = ProviderFacts(
             paid=True,
             ssh=True,
             ports=True,
             mark_limit=64,
-            poll_interval=float(options.number(given, "poll_interval", 2, 0, 600)),
+            # Their list is never older than five seconds; keep twice of that.
+            visibility_horizon=_seconds(given, "visibility_horizon", 10),
+            absence_interval=_seconds(given, "absence_interval", 5),
+            poll_interval=_seconds(given, "poll_interval", 2),
         )
         self._image = given.get("image") or _IMAGE
         client = RestClient(url, key=settings.key, even=not emulated, transport=transport)
@@ -117,7 +125,9 @@ class AcmeProvider(RestProvider):
     async def quote(self, requirements: Requirements) -> list[Offer]:
         """Everything that Acme has; the broker sorts out what does not fit."""
         body = await self._read("/v1/offers", {})
-        made = [_offer(row, requirements.disk_gb) for row in _table(body, "offers")]
+        # Disks are whole gigabytes there: what is ordered is what is priced.
+        disk_gb = math.ceil(requirements.disk_gb)
+        made = [_offer(row, disk_gb) for row in _table(body, "offers")]
         return [offer for offer in made if offer is not None]
 
     @hookimpl
@@ -228,10 +238,14 @@ class AcmeProvider(RestProvider):
         )
 
 
+def _seconds(given: Mapping[str, str], name: str, usual: float) -> float:
+    return float(options.number(given, name, usual, 0, 600))
+
+
 # Their rows in our words
 
 
-def _offer(row: Row, disk_gb: float) -> Offer | None:
+def _offer(row: Row, disk_gb: int) -> Offer | None:
     """An offer; ``None`` where what it would cost is not said."""
     name, count = rows.text(row, "type"), rows.whole(row, "gpus")
     per_gpu, per_gb = rows.decimal(row, "usd_per_gpu_hour"), rows.decimal(row, "usd_per_gb_hour")

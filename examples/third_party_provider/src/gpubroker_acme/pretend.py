@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,14 +20,17 @@ import anyio
 import anyio.lowlevel
 import httpx
 
-from gpubroker import AccountSettings, Emit
+from gpubroker import AccountSettings, Emit, Money
 from gpubroker.testing.conformance import Subject, Troubles, VendorBooks
 from gpubroker_acme import AcmeProvider
 
 _KEY: Final = "a-key-that-is-not-one"
+_CREDIT: Final = "25.50"
 _PER_GPU: Final = Decimal("0.35")
 _PER_GB: Final = Decimal("0.0001")
 _PAGE: Final = 2
+#: Seconds for which a machine that is being deleted is still listed, and bills.
+_DELETING: Final = 0.05
 
 
 @contextmanager
@@ -46,11 +50,14 @@ def subject() -> Generator[Subject]:
         name="acme",
         factory=factory,
         settings=settings,
-        wanted={"gpu": "RTX 4090", "disk": 20},
+        wanted={"gpu": "RTX 4090", "disk": 20.5},
         books=VendorBooks(
             running=vendor.running,
             creates=lambda: vendor.creates,
             targets=lambda: tuple(vendor.targets),
+            orders=lambda: tuple(vendor.orders),
+            hourly=lambda number: Money(vendor.machines[number]["usd_per_hour"]),
+            balance=lambda: Money(_CREDIT),
         ),
         troubles=_troubles(vendor),
         unknown_id="99999",
@@ -60,6 +67,7 @@ def subject() -> Generator[Subject]:
         doubles=True,
         bills_disk=True,
         announces=True,
+        ends_itself=True,
     )
 
 
@@ -85,13 +93,15 @@ class Vendor(httpx.AsyncBaseTransport):
 
     trouble: str = ""
     creates: int = 0
+    orders: list[str] = field(default_factory=list[str])
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(101))
     targets: list[str] = field(default_factory=list[str])
     machines: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
 
     def running(self) -> set[str]:
         """Ids of the machines that bill."""
-        return set(self.machines)
+        now = anyio.current_time()
+        return {number for number, machine in self.machines.items() if now < machine["ends_at"]}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Answer one request, as a server would."""
@@ -112,14 +122,14 @@ class Vendor(httpx.AsyncBaseTransport):
             case "GET", ["v1", "offers"]:
                 return self._json({"offers": [_offer(gpus) for gpus in (1, 2)]})
             case "GET", ["v1", "account"]:
-                return self._json({"credit_usd": "25.50"})
+                return self._json({"credit_usd": _CREDIT})
             case "POST", ["v1", "machines"]:
                 return self._create(json.loads(body))
             case "GET", ["v1", "machines"]:
                 return self._list(int(request.url.params["after"]))
             case "DELETE", ["v1", "machines", number]:
-                return httpx.Response(404 if self.machines.pop(number, None) is None else 204)
-            case "GET", ["v1", "machines", number, "log"] if number in self.machines:
+                return self._delete(number)
+            case "GET", ["v1", "machines", number, "log"] if number in self.running():
                 # A machine would run its start script; here the script itself is the log.
                 return httpx.Response(200, text=self.machines[number]["log"])
             case _:
@@ -127,6 +137,7 @@ class Vendor(httpx.AsyncBaseTransport):
 
     def _create(self, body: dict[str, Any]) -> httpx.Response:
         self.creates += 1
+        self.orders.append(json.dumps(body))
         if self._price(body) > Decimal(body["most_usd_per_hour"]):
             return httpx.Response(409, json={"error": "it costs more by now"})
         trouble, self.trouble = self.trouble, ""
@@ -143,6 +154,13 @@ class Vendor(httpx.AsyncBaseTransport):
             case _:
                 return httpx.Response(201, json={"id": int(number)})
 
+    def _delete(self, number: str) -> httpx.Response:
+        if number not in self.running():
+            return httpx.Response(404)
+        ends_at = min(self.machines[number]["ends_at"], anyio.current_time() + _DELETING)
+        self.machines[number] |= {"ends_at": ends_at}
+        return httpx.Response(202)
+
     def make(self, body: dict[str, Any], *, boot: float = 0) -> str:
         """A machine that bills."""
         number = str(next(self.numbers))
@@ -151,6 +169,7 @@ class Vendor(httpx.AsyncBaseTransport):
             "label": body.get("label"),
             "usd_per_hour": str(self._price(body)),
             "up_at": anyio.current_time() + boot,
+            "ends_at": math.inf,
             "log": body.get("start_script", ""),
         }
         return number
@@ -164,11 +183,12 @@ class Vendor(httpx.AsyncBaseTransport):
             raise httpx.ReadError("the connection was cut")
         if self.trouble == "500" or (self.trouble == "no page" and after):
             return httpx.Response(500, text="<html>")
-        left = [self._row(one) for one in self.machines.values() if one["id"] > after]
+        running = sorted(self.running(), key=int)
+        left = [self._row(self.machines[one]) for one in running if int(one) > after]
         answer: dict[str, Any] = {
             "machines": left[:_PAGE],
             "more": len(left) > _PAGE or self.trouble == "no page",
-            "total": len(self.machines),
+            "total": len(running),
         }
         if self.trouble == "short list":
             answer["machines"] = answer["machines"][1:]
@@ -178,7 +198,10 @@ class Vendor(httpx.AsyncBaseTransport):
         up = anyio.current_time() >= machine["up_at"]
         way = {"ssh_host": "203.0.113.7", "ssh_port": 22} if up else {}
         state = "hibernating" if self.trouble == "news" else "up" if up else "starting"
-        return {**machine, **way, "state": state}
+        if machine["ends_at"] < math.inf:
+            state = "deleting"
+        shown = {name: machine[name] for name in ("id", "label", "usd_per_hour")}
+        return {**shown, **way, "state": state}
 
     def _json(self, answer: dict[str, Any]) -> httpx.Response:
         if self.trouble == "news":

@@ -83,7 +83,7 @@ def subject() -> Generator[Subject]:
             name="runpod",
             factory=create,
             settings=AccountSettings("runpod", options, cloud.key, cloud.url),
-            wanted={"gpu": "RTX 4090", "disk": 20},
+            wanted={"gpu": "RTX 4090", "disk": 20.5},
             books=books_of(cloud),
             troubles=troubles(cloud),
             unknown_id="nosuchpod12345",

@@ -73,7 +73,7 @@ def subject() -> Generator[Subject]:
             name="vast",
             factory=create,
             settings=AccountSettings("vast", options, cloud.key, cloud.url),
-            wanted={"gpu": "RTX 4090", "disk": 20, "ports": [8000]},
+            wanted={"gpu": "RTX 4090", "disk": 20.5, "ports": [8000]},
             books=books_of(cloud),
             troubles=troubles(cloud),
             unknown_id="99999999",
