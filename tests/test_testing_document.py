@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from gpubroker.testing import SCENARIOS, ScriptedCloud
+from gpubroker.testing.story import Story
 
 DOCUMENT = (Path(__file__).parent.parent / "docs/testing.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)
@@ -30,7 +31,7 @@ def test_every_block_passes_as_printed(tmp_path: Path) -> None:
     )
 
     assert done.returncode == 0, done.stdout
-    assert len(BLOCKS) == 8
+    assert len(BLOCKS) == 9
 
 
 def test_every_scenario_is_named() -> None:
@@ -43,3 +44,15 @@ def test_every_verb_of_the_table_exists(verb: str) -> None:
     """What the table names is a verb of a scripted cloud."""
     for name in re.findall(r"`(\w+)\(", verb):
         assert callable(getattr(ScriptedCloud, name))
+
+
+def test_every_verb_is_named() -> None:
+    """Whatever a cloud can be told is in the document."""
+    asks = ("assert_", "_", "bill")
+    verbs = [
+        name
+        for kind in (Story, ScriptedCloud)
+        for name, value in vars(kind).items()
+        if callable(value) and not name.startswith(asks) and name != "factory"
+    ]
+    assert [name for name in [*verbs, "bills_show"] if f"`{name}" not in DOCUMENT] == []

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from concurrent.futures import CancelledError
 from typing import Any
 
@@ -24,6 +25,7 @@ from gpubroker import (
     Policy,
     Requirements,
 )
+from gpubroker.model.events import Event
 from gpubroker.testing import (
     SCENARIOS,
     Clouds,
@@ -33,6 +35,7 @@ from gpubroker.testing import (
     run_virtual,
     tried,
 )
+from gpubroker.testing.scenarios import Scenario
 from gpubroker.testing.virtual_time import BackendName
 
 WANTED = Requirements(gpu="RTX 4090")
@@ -155,18 +158,23 @@ class TestInPlaceOfReal:
 
 def test_a_price_rises_under_a_job() -> None:
     """The broker hears of it and says so; a machine that is not there yet has no price to change."""
-    alarms: list[str] = []
+    heard: list[Event] = []
     with Clouds("scripted") as clouds:
         cloud = clouds["scripted"]
         with pytest.raises(InvalidValue, match="unknown machine"):
             cloud.machine_costs("0.90", "scripted-1")
         cloud.job_takes(600)
         cloud.price_rises_under_job("0.90", after=60)
-        with clouds.broker(on_event=lambda event: alarms.append(event.text)) as broker:
+        with clouds.broker(on_event=heard.append) as broker:
             result = broker.run(["x"], WANTED)
 
-    assert any("the price rose" in text for text in alarms)
+    assert any("the price rose" in event.text for event in heard)
     assert result.cost > Money("0.15")
+
+
+def rate_limits_quotes(cloud: ScriptedCloud) -> None:
+    """Nobody may ask it, ever."""
+    cloud.rate_limited("quote", until=math.inf)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +190,7 @@ def test_a_price_rises_under_a_job() -> None:
         (
             {
                 "near": "no capacity",
-                "far": lambda cloud: cloud.rate_limited("quote", until=math.inf),
+                "far": rate_limits_quotes,
             },
             "5",
             "RTX 4090",
@@ -191,7 +199,7 @@ def test_a_price_rises_under_a_job() -> None:
     ],
 )
 def test_whoever_gave_no_answer_is_named(
-    stories: dict[str, Any], budget: str | None, gpu: str, said: str
+    stories: Mapping[str, str | Scenario], budget: str | None, gpu: str, said: str
 ) -> None:
     """Where nothing fits, the message says who could not be asked, and why."""
     with (

@@ -13,9 +13,9 @@ if something was told that never happened, or if the broker broke its side of th
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 import pytest
 
@@ -234,14 +234,15 @@ def _marked(item: pytest.Item) -> _Marked:
     if mark is None:
         return _Marked(("scripted",), {})
     given = dict(mark.kwargs)
-    named = given.pop("providers", ())
-    providers = (named,) if isinstance(named, str) else tuple(named)
-    told = [story for story in mark.args if isinstance(story, Mapping)]
-    first = next(iter([*providers, *(name for by_name in told for name in by_name)]), "scripted")
+    wanted: str | Sequence[str] = given.pop("providers", ())
+    providers = (wanted,) if isinstance(wanted, str) else tuple(wanted)
+    by_name = [cast("Mapping[str, Any]", told) for told in mark.args if isinstance(told, Mapping)]
+    first = next(iter([*providers, *(name for told in by_name for name in told)]), "scripted")
     stories: dict[str, list[Any]] = {}
-    for story in mark.args:
-        for name, part in (story if isinstance(story, Mapping) else {first: story}).items():
-            stories.setdefault(name, []).append(part)
+    for told in mark.args:
+        named = cast("Mapping[str, Any]", told) if isinstance(told, Mapping) else {first: told}
+        for name, story in named.items():
+            stories.setdefault(name, []).append(story)
     try:
         return _Marked(providers or tuple(stories) or (first,), stories, **given)
     except TypeError as error:

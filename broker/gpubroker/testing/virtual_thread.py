@@ -113,9 +113,18 @@ class VirtualThread:
             return self._host.call(_calls_under_way)
         return []
 
-    @contextmanager
-    def portal(self) -> Generator[BlockingPortal]:
+    def portal(self) -> AbstractContextManager[BlockingPortal]:
         """A broker's own way into the loop; it may be stopped without stopping the others'."""
+        return _Way(self._host)
+
+
+class _Way(AbstractContextManager[BlockingPortal]):
+    # Not a generator, which would want to be left when it is collected, with the loop long gone.
+
+    def __init__(self, host: BlockingPortal) -> None:
+        self._host = host
+
+    def __enter__(self) -> BlockingPortal:
         opened: Future[BlockingPortal] = Future()
 
         async def stay() -> None:
@@ -123,14 +132,19 @@ class VirtualThread:
                 opened.set_result(portal)
                 await portal.sleep_until_stopped()
 
-        ended = self._host.start_task_soon(stay)
-        portal = opened.result()
-        try:
-            yield portal
-        finally:
-            with suppress(RuntimeError):  # the loop has ended by itself
-                self._host.call(portal.stop)
-                ended.result()
+        self._ended = self._host.start_task_soon(stay)
+        self._portal = opened.result()
+        return self._portal
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with suppress(RuntimeError):  # the loop has ended by itself
+            self._host.call(self._portal.stop)
+            self._ended.result()
 
 
 class VirtualBroker(Broker):
