@@ -13,6 +13,7 @@ from gpubroker import (
     AsyncBroker,
     AsyncLease,
     AsyncPool,
+    BudgetExceeded,
     Event,
     InvalidValue,
     Job,
