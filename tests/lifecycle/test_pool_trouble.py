@@ -223,7 +223,7 @@ async def test_a_machine_that_was_given_back_takes_no_job(
         with pytest.raises(LeaseReleased):
             await machine.run("x")
 
-    assert cloud.runs == ()
+    assert cloud.runs == []
 
 
 async def test_a_job_that_no_machine_lives_long_enough_for_is_refused(
