@@ -51,6 +51,8 @@ _ON_BOTH_LOOPS = ("test_acquire.py", "test_lease.py", "test_release.py", "test_p
 #: Whole lives of machines at a vendor. The default run has those in which money is lost first.
 _STORIES = tuple(f"tests/providers/{name}/stories/" for name in ("vast", "runpod"))
 _FIRST = ("test_creates.py", "test_releases.py", "test_command_line.py")
+#: Emulators, which change seldom: what the default run does with them shows most of it.
+_EMULATORS = tuple(f"tests/providers/{name}/emulator/" for name in ("vast", "runpod"))
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -75,7 +77,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         is_story = item.nodeid.startswith(_STORIES) and item.path.name not in _FIRST
         test, _, case = item.nodeid.partition("[")
         is_case = item.nodeid.startswith("tests/ledger/") and "postgres" in case
-        if is_twin or is_story or (is_case and test in on_postgres):
+        is_emulator = item.nodeid.startswith(_EMULATORS)
+        if is_twin or is_story or is_emulator or (is_case and test in on_postgres):
             item.add_marker("deep")
         if is_case:
             on_postgres.add(test)

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import anyio
 
-from gpubroker.errors import ProviderError
+from gpubroker.errors import ErrorKind, ProviderError
 from gpubroker.hookspecs import AccountSettings, Emit
 from gpubroker.model.machines import Machine, MachineState, Order, PlannedJob
 from gpubroker.model.marks import Mark
@@ -137,14 +137,23 @@ class Session:
         offer = await self.cheapest()
         return await self.provision(offer, self.order(offer))
 
+    async def inventory(self) -> Sequence[Machine]:
+        """One inventory; a machine that ends while it is read may make it fail once."""
+        try:
+            return await self.provider.inventory()
+        except ProviderError as error:
+            if error.kind is not ErrorKind.TRANSIENT:
+                raise
+        return await self.provider.inventory()
+
     async def listed(self) -> dict[str, Machine]:
         """One inventory by id, without tombstones."""
-        machines = await self.provider.inventory()
+        machines = await self.inventory()
         return {m.id: m for m in machines if m.state is not MachineState.GONE}
 
     async def state(self, machine: Machine) -> MachineState | None:
         """What one inventory says of a machine; ``None`` where it lacks it."""
-        machines = await self.provider.inventory()
+        machines = await self.inventory()
         return next((found.state for found in machines if found.id == machine.id), None)
 
     async def listing(
@@ -215,7 +224,7 @@ class Session:
         ids = set(self.made)
         marks = {order.mark for order in self.orders}
         with suppress(ProviderError):
-            ids |= {m.id for m in await self.provider.inventory() if m.mark in marks}
+            ids |= {m.id for m in await self.inventory() if m.mark in marks}
         for machine_id in ids:
             with suppress(ProviderError):
                 await self.provider.release(Machine(id=machine_id))
