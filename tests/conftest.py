@@ -47,12 +47,19 @@ _REAL_TIME = (
 )
 #: In virtual time, but many: the default run has what matters most on both event loops.
 _VIRTUAL_TIME = ("tests/lifecycle/", "tests/testing/", "tests/simulation/")
-_ON_BOTH_LOOPS = ("test_acquire.py", "test_lease.py", "test_release.py", "test_pool.py")
+_ON_BOTH_LOOPS = ("test_acquire.py", "test_lease.py")
 #: Whole lives of machines at a vendor. The default run has those in which money is lost first.
 _STORIES = tuple(f"tests/providers/{name}/stories/" for name in ("vast", "runpod"))
-_FIRST = ("test_creates.py", "test_releases.py", "test_command_line.py")
-#: Emulators, which change seldom: what the default run does with them shows most of it.
-_EMULATORS = tuple(f"tests/providers/{name}/emulator/" for name in ("vast", "runpod"))
+_FIRST = ("vast/stories/test_creates.py", "vast/stories/test_releases.py", "test_command_line.py")
+#: What changes seldom, or what the default run sees most of elsewhere.
+_SELDOM = (
+    "tests/providers/conformance/test_runpod.py",
+    "tests/providers/conformance/test_vast.py",
+    "tests/providers/failover/",
+    "tests/providers/runpod/emulator/",
+    "tests/providers/runpod/plugin/test_container.py",
+    "tests/providers/vast/emulator/",
+)
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -74,11 +81,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.nodeid.startswith(_VIRTUAL_TIME) and item.path.name not in _ON_BOTH_LOOPS
         )
         is_twin = slow and twin != item.nodeid and twin in ids
-        is_story = item.nodeid.startswith(_STORIES) and item.path.name not in _FIRST
+        is_story = item.nodeid.startswith(_STORIES) and not str(item.path).endswith(_FIRST)
         test, _, case = item.nodeid.partition("[")
         is_case = item.nodeid.startswith("tests/ledger/") and "postgres" in case
-        is_emulator = item.nodeid.startswith(_EMULATORS)
-        if is_twin or is_story or is_emulator or (is_case and test in on_postgres):
+        is_seldom = item.nodeid.startswith(_SELDOM)
+        if is_twin or is_story or is_seldom or (is_case and test in on_postgres):
             item.add_marker("deep")
         if is_case:
             on_postgres.add(test)

@@ -39,6 +39,7 @@ def test_what_is_shown_is_part_of_the_example(block: str) -> None:
     assert any(flush(block) in flush(path.read_text()) for path in SOURCES), block
 
 
+@pytest.mark.deep
 def test_the_commands_run_as_printed(tmp_path: Path) -> None:
     """But for pip, all of them, in this order; what pip would have done is done by hand."""
     program = Program(tmp_path)

@@ -99,6 +99,7 @@ def test_the_idle_machine_of_a_killed_process_is_taken_by_another(
     assert_all_gone(tmp_path)
 
 
+@pytest.mark.deep
 def test_an_idle_machine_of_a_killed_process_ends_with_its_idle_limit(
     start: Start, tmp_path: Path
 ) -> None:
@@ -137,6 +138,7 @@ def test_a_pool_is_used_by_synchronous_code(tmp_path: Path) -> None:
     assert_all_gone(tmp_path)
 
 
+@pytest.mark.deep
 def test_jobs_side_by_side_lose_none_of_their_outputs(tmp_path: Path) -> None:
     """Though a machine forgets jobs that have ended when the next one starts."""
 
@@ -173,6 +175,7 @@ with Broker() as broker, broker.pool(
 """
 
 
+@pytest.mark.deep
 def test_a_service_goes_on_when_its_machine_changes_hands(start: Start, tmp_path: Path) -> None:
     """It is started once; whoever takes the machine reaches the same server, also after a kill."""
     one, two = start(SERVED.format()), start(SERVED.format())
@@ -210,6 +213,7 @@ with Broker() as broker:
 """
 
 
+@pytest.mark.deep
 def test_a_batch_whose_program_was_killed_goes_on(start: Start, tmp_path: Path) -> None:
     """What was finished is given again; what ran, and what was left, is done."""
     program = BATCH.format(folder=tmp_path)

@@ -95,6 +95,7 @@ def test_reap_ends_what_a_killed_run_left_behind(program: Program) -> None:
     assert program("verify").stdout == b"1 lease, no violation\n"
 
 
+@pytest.mark.deep
 def test_reap_looks_twice_before_it_calls_an_owner_missing(program: Program) -> None:
     """An owner on another host that is only silent gets a second look, and then is reaped."""
     process = program.start_job()

@@ -143,6 +143,7 @@ async def test_a_destroy_that_did_nothing_does_not_end_the_bill(
     assert row.spent == Money.from_micros(cloud.billed.micros) > Money("0.05")
 
 
+@pytest.mark.deep
 async def test_closing_does_not_wait_for_ever_for_the_ledger(
     cloud: ScriptedCloud, broker_on: MakeBroker, now: VirtualWallClock, tmp_path: Path
 ) -> None:

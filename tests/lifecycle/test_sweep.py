@@ -279,6 +279,7 @@ async def test_a_create_that_takes_effect_hours_later_is_still_caught(
     assert problems == []
 
 
+@pytest.mark.deep
 async def test_the_watch_for_a_late_create_ends_after_a_day(
     cloud: ScriptedCloud, broker_on: MakeBroker
 ) -> None:
