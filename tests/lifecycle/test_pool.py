@@ -326,6 +326,26 @@ async def test_a_machine_that_is_not_well_is_replaced(
     assert len(cloud.creates) == 2
 
 
+async def test_machines_that_are_never_well_are_not_rented_over_and_over(
+    cloud: ScriptedCloud, broker_on: MakeBroker
+) -> None:
+    """A health check that always says no costs less and less; who waits is served all the same."""
+
+    async def health(lease: AsyncLease) -> bool:
+        return False
+
+    async with (
+        broker_on(cloud, budget="50") as broker,
+        broker.pool(A_4090, min_warm=1, max_machines=2, health=health) as pool,
+    ):
+        await anyio.sleep(4 * 3600)
+        rented = len(cloud.creates)
+        result = await pool.run(["x"])
+
+    assert rented < 40
+    assert result.ok
+
+
 async def test_a_failure_to_rent_reaches_who_waits(
     cloud: ScriptedCloud, broker_on: MakeBroker
 ) -> None:

@@ -159,6 +159,8 @@ class PoolView:
         others: since when other processes wait.
         cold_start: seconds that the next cold start is expected to take.
         rent_after: Unix time before which nothing is rented, since that has just failed.
+        warm_after: Unix time before which nothing is rented but for those who wait, since what was
+            kept warm has gone wrong before it was of any use.
     """
 
     machines: Sequence[MachineView] = ()
@@ -166,6 +168,7 @@ class PoolView:
     others: Sequence[float] = ()
     cold_start: float = 0.0
     rent_after: float = -math.inf
+    warm_after: float = -math.inf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -306,7 +309,7 @@ def _rent(view: PoolView, rules: PoolRules, unserved: int, target: int, now: flo
         return 0
     coming = sum(m.own and m.standing is Standing.BOOTING for m in view.machines)
     missing = math.ceil(unserved / rules.jobs_per_machine) - coming
-    cold = target - sum(m.works(now) for m in view.machines)
+    cold = target - sum(m.works(now) for m in view.machines) if now >= view.warm_after else 0
     return max(0, min(max(missing, cold), rules.max_machines - len(view.machines)))
 
 

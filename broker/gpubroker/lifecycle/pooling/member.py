@@ -35,7 +35,7 @@ class Member:
         jobs: how many have run on it here.
         wrong: why it is to be given up once nobody uses it.
         taken: it was another process's.
-        came_up: it has been ready for work.
+        came_up: it has been ready for work. useful: somebody has used it.
         over: set when it is given up, or another process's.
     """
 
@@ -50,6 +50,7 @@ class Member:
         self.since = 0.0
         self.last_job = 0.0
         self.jobs = 0
+        self.useful = False
         self.wrong = ""
         self.came_up = False
         self.over = anyio.Event()

@@ -84,7 +84,8 @@ class Serving:
         self._others = False
         self._failures = 0
         self._blind_since: float | None = None
-        self._rent_after = float("-inf")
+        self._useless = 0
+        self._rent_after = self._warm_after = float("-inf")
         self._closing = False
 
     def now(self) -> float:
@@ -157,6 +158,7 @@ class Serving:
             worked: a job has run on it meanwhile.
         """
         member.uses -= 1
+        member.useful, self._useless = True, 0
         if not member.uses and member.standing is Standing.BUSY:
             jobs = self.terms.activity == "jobs" and worked
             member.ready(member.last_job if jobs else self.now())
@@ -220,6 +222,7 @@ class Serving:
             others=others,
             cold_start=cold_start,
             rent_after=self._rent_after,
+            warm_after=self._warm_after,
         )
         steps = decide(view, self.terms.rules, self.now())
         await self._carry_out(steps, rows)
@@ -358,6 +361,10 @@ class Serving:
             self._failed(member, error, taken=row is not None)
         finally:
             self.members.remove(member)
+            if member.wrong and not member.useful:
+                self._useless += 1
+                pause = delay(self._useless, self._parts.source, first=60.0, cap=1800.0)
+                self._warm_after = self.now() + pause
             self.look()
 
     def _works(self) -> None:
