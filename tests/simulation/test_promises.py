@@ -99,11 +99,12 @@ def ignore_the_epoch(patch: Patch) -> None:
         now = edges.read(sql, lease.id)
         return replace(now, epoch=lease.epoch)
 
-    def update(sql: Any, lease: LeaseRow, columns: dict[str, Any]) -> None:
+    def update(sql: Any, lease: LeaseRow, columns: dict[str, Any]) -> LeaseRow:
         names = ", ".join(f"{name} = :{name}" for name in {**columns, "epoch": 0})
         values = {name: edges.stored(value) for name, value in columns.items()}
         values = {"epoch": lease.epoch, **values, "_id": lease.id}
         sql.execute(f"UPDATE leases SET {names} WHERE id = :_id", values)
+        return edges.read(sql, lease.id)
 
     patch.setattr(edges, "current", current)
     patch.setattr(edges, "update", update)
