@@ -210,6 +210,16 @@ def test_outside_of_the_hours_nothing_idle_is_kept(view: PoolView, rules: PoolRu
     assert steps.rent <= len(view.waiting)
 
 
+def test_what_is_warm_when_the_hours_end_is_given_up() -> None:
+    """Though its idle limit is hours away."""
+    warm = MachineView(id="m", standing=Standing.PARKED, since=NOW - 9, idle_until=NOW + 9999)
+    rules = PoolRules(min_warm=1, schedule=Hours(False))
+
+    steps = decide(PoolView(machines=[warm]), rules, NOW)
+
+    assert [machine for machine, _ in steps.release] == ["m"]
+
+
 @given(VIEWS, RULES)
 def test_what_is_idle_past_its_limit_is_given_up(view: PoolView, rules: PoolRules) -> None:
     """All but as many as are to be warm: the pool scales to zero."""
