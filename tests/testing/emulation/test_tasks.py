@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,7 +60,8 @@ class TestLifeTasks:
         async def fail() -> None:
             raise RuntimeError("a bug of the emulator")
 
-        await tasks.soon(fail())
+        await asyncio.wait({tasks.soon(fail())})
+        await asyncio.sleep(0)
 
         assert "RuntimeError: a bug of the emulator" in tasks.bugs[0]
 
@@ -82,6 +84,20 @@ class TestLifeTasks:
 
         assert sorted(ended) == ["life", "other"]
         assert tasks.bugs == []
+
+    @pytest.mark.filterwarnings("error")
+    async def test_what_is_ended_before_it_began_leaves_nothing_behind(self) -> None:
+        """No coroutine that nobody awaits."""
+        tasks = LifeTasks()
+
+        async def wait() -> None:
+            await asyncio.sleep(1000)
+
+        tasks.drive("a", wait())
+        tasks.soon(wait()).cancel()
+
+        await tasks.close()
+        gc.collect()
 
 
 @dataclass

@@ -22,19 +22,18 @@ class LifeTasks:
         before = self._lives.get(machine)
 
         async def drive() -> None:
-            try:
-                if before is not None:
-                    before.cancel()
-                    await asyncio.gather(before, return_exceptions=True)
-                await work
-            finally:
-                work.close()
+            if before is not None:
+                before.cancel()
+                await asyncio.gather(before, return_exceptions=True)
+            await work
 
-        self._lives[machine] = asyncio.get_running_loop().create_task(self._watched(drive()))
+        task = self._lives[machine] = self._start(drive())
+        # Ended while it waited for what went before, the work itself was never begun.
+        task.add_done_callback(lambda _: work.close())
 
     def soon(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run something beside the lives of machines, until `close`."""
-        task = asyncio.get_running_loop().create_task(self._watched(work))
+        task = self._start(work)
         self._others.add(task)
         task.add_done_callback(self._others.discard)
         return task
@@ -46,9 +45,13 @@ class LifeTasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _watched(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do some work, and write down what it raises, since nobody waits for it."""
-        try:
-            await work
-        except Exception:  # noqa: BLE001 - told at the end, where a test sees it
-            self.bugs.append(traceback.format_exc())
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        task.add_done_callback(self._note)
+        return task
+
+    def _note(self, task: asyncio.Task[None]) -> None:
+        """Write down what a task has raised, since nobody waits for it: a test sees it at the end."""
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self.bugs.append("".join(traceback.format_exception(error)))
