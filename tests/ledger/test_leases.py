@@ -477,6 +477,15 @@ class TestRecords:
         assert ledger.leases(open_only=False) == [new, middle, old]
         assert ledger.leases(limit=1) == [new]
 
+    def test_whether_any_is_open(self, ledger: Ledger, new_lease: NewLease) -> None:
+        """What is released or refused is not."""
+        brought_to(ledger, new_lease(), S.RELEASED)
+        assert not ledger.anything_open()
+
+        ledger.reserve(new_lease(), [])
+
+        assert ledger.anything_open()
+
     def test_the_leases_of_one_provider(self, ledger: Ledger, new_lease: NewLease) -> None:
         """No other provider's among them, and closed ones only where all are asked for."""
         brought_to(ledger, new_lease(provider="other"), S.READY)

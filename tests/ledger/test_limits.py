@@ -83,7 +83,7 @@ class TestLimits:
         ledger.move(done, S.RELEASED, 1001.0, "x", reserved=Money(0), spent=Money("0.30"))
         ledger.reserve(new_lease("2.00"), [])
 
-        (found,), running = ledger.usages([Limit("x", Money(5))], 1000.0 + 900)
+        (found,), running = ledger.usages(lambda _: [Limit("x", Money(5))], 1000.0 + 900)
 
         assert (found.spent, found.committed) == (Money("0.40"), Money("2.30"))
         assert [cost_so_far(lease, 1900.0) for lease in running] == [Money("0.10")]
@@ -98,7 +98,7 @@ class TestLimits:
             for number, columns in enumerate(asked):
                 ledger.reserve(_row(number, columns), [])
 
-            usages, running = ledger.usages(given_, 1900.0)
+            usages, running = ledger.usages(lambda _: given_, 1900.0)
 
             for limit, found in zip(given_, usages, strict=True):
                 mine = [cost_so_far(lease, 1900.0) for lease in running if limit.counts(lease)]

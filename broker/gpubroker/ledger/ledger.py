@@ -7,7 +7,7 @@ edge is part of the same transaction.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from gpubroker.errors import LedgerUnusable
@@ -170,11 +170,17 @@ class Ledger:
         with self._store.reading() as sql:
             return spending.committed(sql, limit)
 
-    def usages(self, limits: Iterable[Limit], now: float) -> tuple[list[Usage], list[LeaseRow]]:
-        """How full each limit is at Unix time `now`, and the open leases at that moment."""
+    def usages(
+        self, limits: Callable[[list[LeaseRow]], Iterable[Limit]], now: float
+    ) -> tuple[list[Usage], list[LeaseRow]]:
+        """How full each limit is at Unix time `now`, and the open leases at that moment.
+
+        Args:
+            limits: those to look at, given the open leases.
+        """
         with self._store.reading() as sql:
             running = spending.open_leases(sql)
-            return spending.usages(sql, limits, running, now), running
+            return spending.usages(sql, limits(running), running, now), running
 
     def machines_held(self, limits: Iterable[MachineLimit]) -> list[tuple[MachineLimit, int]]:
         """How many machines are held of those that each limit counts."""
@@ -484,6 +490,14 @@ class Ledger:
         with self._store.reading() as sql:
             row = sql.execute("SELECT * FROM leases WHERE mark = :mark", {"mark": mark}).fetchone()
             return None if row is None else lease_from(row)
+
+    def anything_open(self) -> bool:
+        """Whether any lease is open."""
+        with self._store.reading() as sql:
+            row = sql.execute(
+                "SELECT 1 AS found FROM leases WHERE state NOT IN ('released', 'refused') LIMIT 1"
+            ).fetchone()
+            return row is not None
 
     def leases(
         self, *, open_only: bool = True, provider: str | None = None, limit: int = 1_000_000

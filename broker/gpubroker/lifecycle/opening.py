@@ -60,7 +60,7 @@ async def open_parts(
             " `gpubroker adopt` finds its machines"
         )
     ledger_id = await ledger(lambda ledger: ledger.id)
-    in_use = bool(await ledger(lambda ledger: ledger.leases(limit=1)))
+    in_use = await ledger(lambda ledger: ledger.anything_open())
     mark_key = load_mark_key(place, os.environ, entropy(32), needed=in_use)
     concerns += await ledger(lambda ledger: ledger.other_mark_key(fingerprint(mark_key)))
     parts = Parts(

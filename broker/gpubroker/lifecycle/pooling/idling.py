@@ -104,7 +104,7 @@ class Idling:
         since, until = day_of(now, self._parts.budget.timezone)
         today = Limit("today", Money(0), since=since, until=until, tag=f"pool:{name}")
         rows, (usages, _) = await self._parts.ledger(
-            lambda ledger: (ledger.pool(name), ledger.usages([today], now))
+            lambda ledger: (ledger.pool(name), ledger.usages(lambda _: [today], now))
         )
         held = {member.id for member in members}
         count = dict.fromkeys(Standing, 0)

@@ -115,7 +115,7 @@ class Reaper:
                 self._doubted.clear()
 
     async def _anything_open(self) -> bool:
-        return bool(await self._parts.ledger.insist(lambda ledger: ledger.leases(limit=1)))
+        return await self._parts.ledger.insist(lambda ledger: ledger.anything_open())
 
     async def sweep_all(self) -> list[Swept]:
         """One pass over every provider, all at once; then a look at what they bill."""
@@ -400,7 +400,7 @@ class Reaper:
         )
         text = f"{lease.id} ({lease.title}, {lease.machine_id or 'no machine known'}): {why}"
         parts.emit(EventKind.FOUND, text, provider=lease.provider, lease_id=lease.id)
-        self._releasing.add(lease.id)
+        self._supervisor.give_up(lease.id)
         self._supervisor.start(self._finish, lease, machine)
         return lease
 

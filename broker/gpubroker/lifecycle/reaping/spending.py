@@ -36,6 +36,7 @@ class Spending:
     async def loop(self) -> None:
         """Look with every heartbeat, while leases are held."""
         while True:
+            await self._supervisor.occupied()
             await anyio.sleep(HEARTBEAT)
             if self._supervisor.holds:
                 await self.look()
@@ -49,10 +50,9 @@ class Spending:
 
     async def _look(self) -> None:
         parts, now = self._parts, self._parts.now()
-        watched = self._limits(await parts.ledger(lambda ledger: ledger.leases()), now)
-        if not watched:
-            return
-        usages, running = await parts.ledger(lambda ledger: ledger.usages(watched, now))
+        usages, running = await parts.ledger(
+            lambda ledger: ledger.usages(lambda running: self._limits(running, now), now)
+        )
         for usage in usages:
             await self._tell(usage)
         for ending in endings(usages, running, parts.budget.at_limit):

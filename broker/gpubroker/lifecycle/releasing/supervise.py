@@ -78,6 +78,7 @@ class Supervisor:
         self.closing = False
         self._idle = anyio.Event()
         self._changed = anyio.Event()
+        self._occupied = anyio.Event()
         self._beat = 0.0
         self.jumped = anyio.Event()
         self.ever_held = 0
@@ -172,6 +173,19 @@ class Supervisor:
         self.ever_held += 1
         self.lost.discard(hold.row.id)  # it may have been ours before
         self._changed.set()
+        self._occupied.set()
+
+    def give_up(self, lease_id: str) -> None:
+        """Count a lease of another's as one that is being released here, until it is discarded."""
+        self.releasing.add(lease_id)
+        self._occupied.set()
+
+    async def occupied(self) -> None:
+        """Return once a lease is held or released here: until then there is nothing to watch over."""
+        while not (self.holds or self.releasing):
+            if self._occupied.is_set():
+                self._occupied = anyio.Event()
+            await self._occupied.wait()
 
     def let_go(self, hold: Hold) -> None:
         """Another process has taken it over: it is theirs, with all that runs on it. Does not await."""
@@ -423,12 +437,12 @@ class Supervisor:
     async def keep_alive(self) -> None:
         """While leases are held, say so on record, and notice those that were taken over."""
         while True:
-            if self.holds or self.releasing:
-                try:
-                    await self.beat()
-                    await self._notice_losses()
-                except LedgerError as error:
-                    self._parts.emit(EventKind.ALARM, f"no sign of life could be left: {error}")
+            await self.occupied()
+            try:
+                await self.beat()
+                await self._notice_losses()
+            except LedgerError as error:
+                self._parts.emit(EventKind.ALARM, f"no sign of life could be left: {error}")
             with anyio.move_on_after(HEARTBEAT):
                 await self.jumped.wait()
 
