@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 
 import anyio
@@ -32,17 +33,20 @@ class Spending:
         self._parts = parts
         self._supervisor = supervisor
         self._told: set[str] = set()
+        self._looked = -math.inf
 
     async def loop(self) -> None:
-        """Look with every heartbeat, while leases are held."""
+        """Look whenever nobody has for a heartbeat, while leases are held."""
         while True:
             await self._supervisor.occupied()
             await anyio.sleep(HEARTBEAT)
-            if self._supervisor.holds:
-                await self.look()
+            while self._supervisor.holds:
+                pause = self._looked + HEARTBEAT - anyio.current_time()
+                await (anyio.sleep(pause) if pause > 0 else self.look())
 
     async def look(self) -> None:
         """Compare what has been spent with the limits, once, and do what follows."""
+        self._looked = anyio.current_time()
         try:
             await self._look()
         except LedgerError as error:
