@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
+from typing import Final
 
 import anyio
 
@@ -25,6 +26,10 @@ from gpubroker.policy.budget import (
     standing_limits,
 )
 
+#: Seconds without a look after which one is due: a little more than half of what lies between two
+#: sweeps, so that of two looks at the same moment the sweep's is the only one.
+_LOOK_EVERY: Final = HEARTBEAT + 1.0
+
 
 class Spending:
     """Keeps an eye on the limits of one open broker."""
@@ -36,12 +41,12 @@ class Spending:
         self._looked = -math.inf
 
     async def loop(self) -> None:
-        """Look whenever nobody has for a heartbeat, while leases are held."""
+        """Look whenever no sweep has for a while, as long as leases are held."""
         while True:
             await self._supervisor.occupied()
             await anyio.sleep(HEARTBEAT)
             while self._supervisor.holds:
-                pause = self._looked + HEARTBEAT - anyio.current_time()
+                pause = self._looked + _LOOK_EVERY - anyio.current_time()
                 await (anyio.sleep(pause) if pause > 0 else self.look())
 
     async def look(self) -> None:
