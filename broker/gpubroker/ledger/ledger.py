@@ -438,7 +438,7 @@ class Ledger:
     def pool(self, name: str) -> list[LeaseRow]:
         """The open leases of a pool, whoever holds them, the newest first."""
         with self._store.reading() as sql:
-            return pools.leases(sql, name)
+            return spending.open_leases(sql, pool=name)
 
     def pool_uses(self, name: str, limit: int) -> list[Use]:
         """When the newest jobs of a pool's leases began and ended, the oldest first."""
@@ -503,12 +503,12 @@ class Ledger:
         self, *, open_only: bool = True, provider: str | None = None, limit: int = 1_000_000
     ) -> list[LeaseRow]:
         """Leases, of one provider or of all, the newest first."""
-        open_ones = "state NOT IN ('released', 'refused')" if open_only else "TRUE"
-        of_one = "TRUE" if provider is None else "provider = :provider"
         with self._store.reading() as sql:
+            if open_only:
+                return spending.open_leases(sql, provider=provider)[:limit]
+            of_one = "TRUE" if provider is None else "provider = :provider"
             rows = sql.execute(
-                f"SELECT * FROM leases WHERE {open_ones} AND {of_one}"  # noqa: S608
-                " ORDER BY created_at DESC, id LIMIT :limit",
+                f"SELECT * FROM leases WHERE {of_one} ORDER BY created_at DESC, id LIMIT :limit",  # noqa: S608
                 {"provider": provider, "limit": limit},
             )
             return [lease_from(row) for row in rows]

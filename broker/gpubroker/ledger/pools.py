@@ -6,7 +6,6 @@ from typing import Final
 
 from gpubroker.errors import LedgerError, StaleOwner
 from gpubroker.ledger import edges
-from gpubroker.ledger.rows import lease_from
 from gpubroker.ledger.sql import Sql, only
 from gpubroker.model.leases import LeaseRow, LeaseState
 from gpubroker.model.money import Money
@@ -61,16 +60,6 @@ def take(sql: Sql, lease: LeaseRow, owner: str, at: float) -> LeaseRow:
     result = edges.read(sql, lease.id)
     edges.write_event(sql, result, at, "taken over", None, None, f"for pool {now.pool}")
     return result
-
-
-def leases(sql: Sql, name: str) -> list[LeaseRow]:
-    """The open leases of a pool."""
-    rows = sql.execute(
-        "SELECT * FROM leases WHERE pool = :pool AND state NOT IN ('released', 'refused')"
-        " ORDER BY created_at DESC, id",
-        {"pool": name},
-    )
-    return [lease_from(row) for row in rows]
 
 
 def uses(sql: Sql, name: str, limit: int) -> list[Use]:

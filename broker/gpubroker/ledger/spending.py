@@ -81,9 +81,16 @@ def usages(
     return found
 
 
-def open_leases(sql: Sql) -> list[LeaseRow]:
-    """Every open lease."""
-    return [lease_from(row) for row in sql.execute(f"SELECT * FROM leases WHERE {_OPEN}")]  # noqa: S608
+def open_leases(
+    sql: Sql, *, provider: str | None = None, pool: str | None = None
+) -> list[LeaseRow]:
+    """Every open lease, or those of one provider or pool; the newest first."""
+    given = {"provider": provider, "pool": pool}
+    values = {name: value for name, value in given.items() if value is not None}
+    where = " AND ".join([_OPEN, *(f"{name} = :{name}" for name in values)])
+    # They are few, and put in order here: SQLite would walk through all that ever were for it.
+    rows = sql.execute(f"SELECT * FROM leases WHERE {where}", values)  # noqa: S608
+    return sorted((lease_from(row) for row in rows), key=lambda row: (-row.created_at, row.id))
 
 
 def machines_held(sql: Sql, limits: Iterable[MachineLimit]) -> list[tuple[MachineLimit, int]]:
