@@ -16,14 +16,17 @@ from benchmarks.processes import ROOT, environment, python, wall_times
 _FLOOR: Final = "import asyncio, sqlite3, anyio, pluggy, pydantic"
 _NAME: Final = "import gpubroker"
 _USED: Final = "import gpubroker; gpubroker.Broker, gpubroker.AsyncBroker"
+#: What the names leave to be loaded until they are used.
+_MADE: Final = "import gpubroker; gpubroker.AsyncBroker(ledger=':memory:')"
 #: Modules that are loaded only by what needs them.
 _LATE: Final = ("httpx", "pynvml")
 
 
 def imports(rounds: int, home: Path) -> list[Figure]:
-    """The import, with and without the names that nearly every program uses."""
+    """The import, without and with the names that nearly every program uses, and with a broker."""
     times = wall_times(
-        {code: python(code) for code in (_FLOOR, _NAME, _USED)} | {"nothing": python("pass")},
+        {code: python(code) for code in (_FLOOR, _NAME, _USED, _MADE)}
+        | {"nothing": python("pass")},
         rounds,
         home,
     )
@@ -35,11 +38,11 @@ def imports(rounds: int, home: Path) -> list[Figure]:
             unit="ms",
             beside=f"`{_FLOOR}`",
             other=times[_FLOOR],
-            limit=1.4,
+            limit=limit,
             of_other=True,
             note=f"whole processes; `python -c pass` takes {times['nothing']:.0f} ms",
         )
-        for code in (_NAME, _USED)
+        for code, limit in ((_NAME, 1.4), (_USED, 1.4), (_MADE, None))
     ]
     early = Figure(
         what="modules loaded too early",

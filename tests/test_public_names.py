@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import os
 import re
 import subprocess
 import sys
@@ -19,6 +20,40 @@ from gpubroker import errors
 
 SOURCE = Path(gpubroker.__file__)
 HEAVY = {"httpx", "pynvml", "pydantic", "sqlite3", "trio", "asyncio", "anyio", "pluggy", "typer"}
+
+#: What programs may do without that have the brokers' names.
+UNUSED = (HEAVY - {"anyio", "asyncio"}) | {
+    "cronsim",
+    "email",
+    "psycopg",
+    "rich",
+    "statistics",
+    "tomllib",
+    "zoneinfo",
+}
+
+
+def run_alone(code: str, home: Path | None = None) -> str:
+    """What a process of its own prints that runs `code`, with nothing set where it has a `home`."""
+    set_up = None
+    if home is not None:
+        cards = str(home / "cards")
+        set_up = {"HOME": str(home), "PATH": os.defpath, "GPUBROKER_LOCAL_LOCK_DIRECTORY": cards}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+        cwd=home,
+        env=set_up,
+    )
+    return done.stdout
+
+
+def loaded_by(code: str, home: Path | None = None) -> set[str]:
+    """Every module that there is in a process that has run `code`."""
+    return set(run_alone(f"{code}; import sys; print(*sys.modules)", home).split())
 
 
 def tree() -> ast.Module:
@@ -113,6 +148,39 @@ class TestImportCost:
         )
 
         assert done.stdout.split() == ["1", "0"]
+
+    def test_the_brokers_load_nothing_that_they_work_with(self) -> None:
+        """A program that may rent something has their names for little more than an event loop."""
+        loaded = loaded_by("from gpubroker import AsyncBroker, Broker")
+
+        ours = {name.split(".")[1] for name in loaded if name.startswith("gpubroker.")}
+        assert ours <= {"broker", "errors", "model", "sync"}
+        assert {name.split(".")[0] for name in loaded} & UNUSED == set()
+
+    def test_pools_and_alerts_are_loaded_by_those_who_have_them(self, tmp_path: Path) -> None:
+        """A broker that is made loads what every job needs."""
+        loaded = loaded_by("import gpubroker; gpubroker.AsyncBroker(ledger=':memory:')", tmp_path)
+
+        assert "gpubroker.lifecycle.releasing.release" in loaded
+        for name in ("gpubroker.lifecycle.pooling", "gpubroker.rest", "httpx", "tomllib"):
+            assert name not in loaded
+
+    def test_giving_a_machine_up_loads_nothing_more_of_ours(self, tmp_path: Path) -> None:
+        """It works where nothing can be read any more: an upgrade under way, no free descriptor."""
+        code = (
+            "import anyio, gpubroker, gpubroker_local, sys\n"
+            "here = gpubroker.Plugin('local', gpubroker_local.create, '', given=True)\n"
+            "async def main():\n"
+            "    broker = gpubroker.AsyncBroker(ledger=':memory:', plugins=[here])\n"
+            "    async with broker:\n"
+            "        async with broker.lease() as lease:\n"
+            "            held = set(sys.modules)\n"
+            "        print(await broker.wait_released(lease.id))\n"
+            "    print(*(m for m in set(sys.modules) - held if m.startswith('gpubroker.')))\n"
+            "anyio.run(main)"
+        )
+
+        assert run_alone(code, tmp_path).split() == ["proven"]
 
     def test_values_need_no_event_loop_and_no_database(self) -> None:
         """Writing down what is wanted is quick, too."""

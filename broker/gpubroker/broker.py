@@ -1,4 +1,8 @@
-"""The broker for asynchronous code: opens the parts, closes them, and runs jobs with them."""
+"""The broker for asynchronous code: opens the parts, closes them, and runs jobs with them.
+
+Loading this module loads nothing of what it works with: making a broker does, and what only some
+programs use, such as pools, is loaded where it is first asked for.
+"""
 
 from __future__ import annotations
 
@@ -12,50 +16,42 @@ from contextlib import (
     asynccontextmanager,
 )
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import TYPE_CHECKING, Any, Self, get_args
 
 import anyio
 from anyio import AsyncContextManagerMixin
 
 from gpubroker.errors import BrokerClosed, InvalidValue, JobError, StaleOwner
-from gpubroker.ledger.verify import violations
-from gpubroker.lifecycle.alerts import alerting
-from gpubroker.lifecycle.leasing.lease import AsyncLease
-from gpubroker.lifecycle.opening import open_parts
-from gpubroker.lifecycle.parts import Parts
-from gpubroker.lifecycle.pooling.batch import Batch
-from gpubroker.lifecycle.pooling.pool import AsyncPool
-from gpubroker.lifecycle.pooling.serving import Serving
-from gpubroker.lifecycle.pooling.sharing import fingerprint
-from gpubroker.lifecycle.pooling.terms import Activity, Health, PoolTerms
-from gpubroker.lifecycle.reaping.adoption import CannotAdopt
-from gpubroker.lifecycle.reaping.lost_ledger import Search, adopt, search
-from gpubroker.lifecycle.reaping.reap import Reaper, Swept
-from gpubroker.lifecycle.releasing.supervise import Supervisor
-from gpubroker.lifecycle.renting.acquire import Acquisition, Wish, look
-from gpubroker.lifecycle.standing import ProviderStatus, statuses, with_balances
-from gpubroker.model.batches import Template, items
 from gpubroker.model.costs import Costs, CostsBy
-from gpubroker.model.decisions import DecisionRecord
-from gpubroker.model.events import Event, EventKind
 from gpubroker.model.jobs import Job
 from gpubroker.model.leases import LeaseRow, LedgerEvent, OnOwnerDeath, ReleaseState
 from gpubroker.model.money import Money, parse_money
-from gpubroker.model.places import ledger_place
-from gpubroker.model.pools import PoolShare
 from gpubroker.model.requirements import Requirements, alternatives
-from gpubroker.model.results import JobState, Result
-from gpubroker.model.services import Service
-from gpubroker.plugins import Deadlines, Plugin
-from gpubroker.policy.budget import Budget, Limits
-from gpubroker.policy.handover import can_be_handed_over
-from gpubroker.policy.keep_warm import KeepWarm, fixed, learnt
-from gpubroker.policy.policy import Policy
-from gpubroker.policy.pool import HORIZON, Hours, PoolRules
-from gpubroker.policy.sweeping import can_be_adopted
-from gpubroker.settings import Settings, load
-from gpubroker.transport.job_io import OutputCallback
+
+if TYPE_CHECKING:
+    from gpubroker.lifecycle.leasing.lease import AsyncLease
+    from gpubroker.lifecycle.parts import Parts
+    from gpubroker.lifecycle.pooling.pool import AsyncPool
+    from gpubroker.lifecycle.pooling.terms import Activity, Health
+    from gpubroker.lifecycle.reaping.lost_ledger import Search
+    from gpubroker.lifecycle.reaping.reap import Reaper, Swept
+    from gpubroker.lifecycle.releasing.supervise import Supervisor
+    from gpubroker.lifecycle.renting.acquire import Wish
+    from gpubroker.lifecycle.standing import ProviderStatus
+    from gpubroker.model.batches import Template
+    from gpubroker.model.decisions import DecisionRecord
+    from gpubroker.model.events import Event
+    from gpubroker.model.results import Result
+    from gpubroker.model.services import Service
+    from gpubroker.plugins import Deadlines, Plugin
+    from gpubroker.policy.budget import Budget, Limits
+    from gpubroker.policy.keep_warm import KeepWarm
+    from gpubroker.policy.policy import Policy
+    from gpubroker.policy.pool import Hours
+    from gpubroker.settings import Settings
+    from gpubroker.transport.job_io import OutputCallback
 
 
 class AsyncBroker(AsyncContextManagerMixin):
@@ -96,14 +92,13 @@ class AsyncBroker(AsyncContextManagerMixin):
         close_wait: float = 60.0,
         sweep: bool = True,
     ) -> None:
-        self.settings = settings or load(ledger=ledger)
-        if ledger is not None:
-            self.settings = replace(self.settings, ledger=ledger_place(ledger))
-        if budget is not None:
-            given = (
-                budget if isinstance(budget, Budget) else Budget(job=parse_money("budget", budget))
-            )
-            self.settings = replace(self.settings, budget=given)
+        # What gives a machine up is in memory before there is one: that must not depend on what
+        # can still be read from a disk. Workers forked from here share it.
+        import_module("gpubroker.lifecycle.opening")
+        from gpubroker.plugins import Deadlines
+        from gpubroker.settings import in_force
+
+        self.settings = in_force(settings, ledger=ledger, budget=budget)
         self._plugins = None if plugins is None else list(plugins)
         self._on_event = on_event
         self._now = now
@@ -119,6 +114,9 @@ class AsyncBroker(AsyncContextManagerMixin):
 
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[Self]:
+        from gpubroker.lifecycle.alerts import alerting
+        from gpubroker.lifecycle.opening import set_to_work
+
         async with AsyncExitStack() as stack:
             parts = await self._open_parts(stack)
             if self._on_event is not None:
@@ -129,18 +127,8 @@ class AsyncBroker(AsyncContextManagerMixin):
                     alerting(parts, self.settings.alerts, lambda: self._alert_wait),
                     anyio.create_task_group() as tasks,
                 ):
-                    for concern in parts.concerns:
-                        parts.emit(EventKind.ALARM, concern)
-                    supervisor = Supervisor(parts, tasks)
-                    reaper = Reaper(parts, supervisor)
+                    supervisor, reaper = set_to_work(parts, tasks, sweep=self._sweep)
                     self._open = (parts, supervisor, reaper)
-                    supervisor.start(supervisor.watch)
-                    supervisor.start(supervisor.keep_alive)
-                    supervisor.start(reaper.spending.loop)
-                    if self._sweep:
-                        supervisor.start(reaper.loop)
-                    else:
-                        reaper.done.set()
                     try:
                         yield self
                     except BaseException as error:  # noqa: BLE001 - raised again below
@@ -160,6 +148,8 @@ class AsyncBroker(AsyncContextManagerMixin):
 
     async def _open_parts(self, stack: AsyncExitStack) -> Parts:
         """What this broker works with. A simulation puts parts of its own in their place."""
+        from gpubroker.lifecycle.opening import open_parts
+
         return await open_parts(
             stack,
             self.settings,
@@ -193,6 +183,8 @@ class AsyncBroker(AsyncContextManagerMixin):
         Returns:
             A record without attempts: every offer with its rank or the reason against it.
         """
+        from gpubroker.lifecycle.renting.acquire import look
+
         parts = self._parts()
         wish = self._wish(requirements, policy=policy, budget=budget)
         return await look(parts, wish)
@@ -272,6 +264,9 @@ class AsyncBroker(AsyncContextManagerMixin):
             MachineLost: the machine went away under the job, more often than the job's
                 ``retries`` allow.
         """
+        from gpubroker.model.results import JobState
+        from gpubroker.policy.handover import can_be_handed_over
+
         job = Job.of(job)
         wish = self._wish(
             requirements,
@@ -359,6 +354,15 @@ class AsyncBroker(AsyncContextManagerMixin):
         Raises:
             InvalidValue: an argument makes no sense, or this broker has a pool of that name.
         """
+        from gpubroker.lifecycle.pooling.pool import AsyncPool
+        from gpubroker.lifecycle.pooling.serving import Serving
+        from gpubroker.lifecycle.pooling.sharing import fingerprint
+        from gpubroker.lifecycle.pooling.terms import PoolTerms
+        from gpubroker.model.pools import PoolShare
+        from gpubroker.policy.budget import Limits
+        from gpubroker.policy.keep_warm import learnt
+        from gpubroker.policy.pool import HORIZON, PoolRules
+
         parts, supervisor, _ = self._opened()
         rules = PoolRules(
             min_warm=min_warm,
@@ -440,6 +444,10 @@ class AsyncBroker(AsyncContextManagerMixin):
             AcquireError, SetupFailed: there are no machines for it.
             InvalidValue: an argument makes no sense.
         """
+        from gpubroker.lifecycle.pooling.batch import Batch
+        from gpubroker.model.batches import items
+        from gpubroker.policy.keep_warm import fixed
+
         parts, supervisor, _ = self._opened()
         todo = items(template, inputs)
 
@@ -484,6 +492,8 @@ class AsyncBroker(AsyncContextManagerMixin):
             StaleOwner: another process was quicker.
             MachineLost: the machine went away under the job.
         """
+        from gpubroker.lifecycle.reaping.adoption import CannotAdopt
+
         reaper = self._opened()[2]
         lease = await self._orphan(name)
         try:
@@ -493,6 +503,8 @@ class AsyncBroker(AsyncContextManagerMixin):
 
     async def _orphan(self, name: str | None) -> LeaseRow:
         """The lease that `attach` means."""
+        from gpubroker.policy.sweeping import can_be_adopted
+
         if name is not None:
             job = await self._parts().ledger(lambda ledger: ledger.job(name))
             return await self._lease_row(name if job is None else job.lease_id)
@@ -507,6 +519,9 @@ class AsyncBroker(AsyncContextManagerMixin):
     async def _lease(
         self, wish: Wish, on_output: OutputCallback | None = None
     ) -> AsyncGenerator[AsyncLease]:
+        from gpubroker.lifecycle.leasing.lease import AsyncLease
+        from gpubroker.lifecycle.renting.acquire import Acquisition
+
         parts, supervisor, _ = self._opened()
         began = anyio.current_time()
         acquisition = Acquisition(parts, supervisor, wish)
@@ -546,6 +561,9 @@ class AsyncBroker(AsyncContextManagerMixin):
             job: the only one that the machine is for. reached: there must be a way to it.
             limited: a limit on money holds for it, besides `budget` and those in the settings.
         """
+        from gpubroker.lifecycle.renting.acquire import Wish
+        from gpubroker.lifecycle.standing import statuses
+
         if lifetime is not None and not 0 < lifetime < float("inf"):
             raise InvalidValue("lifetime", lifetime, "must be a positive number of seconds")
         if on_owner_death not in get_args(OnOwnerDeath):
@@ -580,6 +598,8 @@ class AsyncBroker(AsyncContextManagerMixin):
         Args:
             balances: also ask each that takes part what its account has left.
         """
+        from gpubroker.lifecycle.standing import statuses, with_balances
+
         parts = self._parts()
         found = statuses(parts, self.settings, limited=False)
         return await with_balances(parts, found) if balances else found
@@ -682,6 +702,8 @@ class AsyncBroker(AsyncContextManagerMixin):
         Those whose mark was made with this installation's key are ours, unless another ledger with
         the same key is in use; the others may be anybody's.
         """
+        from gpubroker.lifecycle.reaping.lost_ledger import search
+
         return await search(self._parts())
 
     async def adopt(self, provider: str, machine_id: str, *, unverified: bool = False) -> LeaseRow:
@@ -693,11 +715,15 @@ class AsyncBroker(AsyncContextManagerMixin):
         Raises:
             InvalidValue: the provider lists no such machine, or it may be somebody else's.
         """
+        from gpubroker.lifecycle.reaping.lost_ledger import adopt
+
         parts, _, reaper = self._opened()
         return await adopt(parts, reaper, provider, machine_id, unverified=unverified)
 
     async def verify(self) -> list[str]:
         """Replay the ledger against its own rules; returns what does not hold, one line each."""
+        from gpubroker.ledger.verify import violations
+
         return await self._parts().ledger(
             lambda ledger: [
                 *ledger.damage(),

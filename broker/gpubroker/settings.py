@@ -9,9 +9,8 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -19,7 +18,7 @@ from gpubroker.errors import InvalidValue
 from gpubroker.hookspecs import AccountSettings
 from gpubroker.model.alerts import Alerts
 from gpubroker.model.facts import ProviderFacts
-from gpubroker.model.money import parse_money
+from gpubroker.model.money import Money, parse_money
 from gpubroker.model.places import Place, ledger_place
 from gpubroker.policy.budget import Budget, Limits
 from gpubroker.policy.policy import Policy
@@ -121,6 +120,27 @@ def load(
     )
 
 
+def in_force(
+    settings: Settings | None,
+    *,
+    ledger: str | Path | None,
+    budget: Budget | Money | float | str | None,
+) -> Settings:
+    """The settings that a program gives, or else those that are read, with its own words over them.
+
+    Args:
+        ledger: the ledger file, or a URL of PostgreSQL.
+        budget: limits on money; a single amount is the limit per job.
+    """
+    chosen = settings or load(ledger=ledger)
+    if ledger is not None:
+        chosen = replace(chosen, ledger=ledger_place(ledger))
+    if budget is not None:
+        given = budget if isinstance(budget, Budget) else Budget(job=parse_money("budget", budget))
+        chosen = replace(chosen, budget=given)
+    return chosen
+
+
 def state_home(environ: Mapping[str, str]) -> Path:
     """The folder for what gpubroker keeps on this host, where nothing else is set."""
     state = environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
@@ -210,6 +230,8 @@ def _own(
 def _document(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
+    import tomllib  # most programs have no such file
+
     try:
         document = tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

@@ -22,38 +22,40 @@ from contextlib import (
 )
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 import anyio
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from gpubroker.broker import AsyncBroker
 from gpubroker.errors import BrokerClosed, ServiceFailed
-from gpubroker.lifecycle.leasing.lease import AsyncLease
-from gpubroker.lifecycle.leasing.service import AsyncServer
-from gpubroker.lifecycle.pooling.pool import AsyncPool, AsyncPoolMachine
-from gpubroker.lifecycle.pooling.terms import Activity, Health
-from gpubroker.lifecycle.reaping.lost_ledger import Search
-from gpubroker.lifecycle.reaping.reap import Swept
-from gpubroker.lifecycle.standing import ProviderStatus
-from gpubroker.model.batches import Template
-from gpubroker.model.costs import Costs, CostsBy
-from gpubroker.model.decisions import DecisionRecord
-from gpubroker.model.events import Event
 from gpubroker.model.jobs import Job
-from gpubroker.model.leases import LeaseRow, LedgerEvent, OnOwnerDeath, ReleaseState
-from gpubroker.model.money import Money
-from gpubroker.model.pools import PoolStatus
-from gpubroker.model.requirements import Requirements
-from gpubroker.model.results import HostIdentity, Result
-from gpubroker.model.services import Service
-from gpubroker.plugins import Deadlines, Plugin
-from gpubroker.policy.budget import Budget, Limits
-from gpubroker.policy.keep_warm import KeepWarm
-from gpubroker.policy.policy import Policy
-from gpubroker.policy.pool import Hours
-from gpubroker.settings import Settings
-from gpubroker.transport.job_io import OutputCallback
+
+if TYPE_CHECKING:
+    from gpubroker.lifecycle.leasing.lease import AsyncLease
+    from gpubroker.lifecycle.leasing.service import AsyncServer
+    from gpubroker.lifecycle.pooling.pool import AsyncPool, AsyncPoolMachine
+    from gpubroker.lifecycle.pooling.terms import Activity, Health
+    from gpubroker.lifecycle.reaping.lost_ledger import Search
+    from gpubroker.lifecycle.reaping.reap import Swept
+    from gpubroker.lifecycle.standing import ProviderStatus
+    from gpubroker.model.batches import Template
+    from gpubroker.model.costs import Costs, CostsBy
+    from gpubroker.model.decisions import DecisionRecord
+    from gpubroker.model.events import Event
+    from gpubroker.model.leases import LeaseRow, LedgerEvent, OnOwnerDeath, ReleaseState
+    from gpubroker.model.money import Money
+    from gpubroker.model.pools import PoolStatus
+    from gpubroker.model.requirements import Requirements
+    from gpubroker.model.results import HostIdentity, Result
+    from gpubroker.model.services import Service
+    from gpubroker.plugins import Deadlines, Plugin
+    from gpubroker.policy.budget import Budget, Limits
+    from gpubroker.policy.keep_warm import KeepWarm
+    from gpubroker.policy.policy import Policy
+    from gpubroker.policy.pool import Hours
+    from gpubroker.settings import Settings
+    from gpubroker.transport.job_io import OutputCallback
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -22,7 +22,6 @@ from gpubroker.model.alerts import Alerts
 from gpubroker.model.codec import to_json
 from gpubroker.model.events import Event, EventKind
 from gpubroker.policy.windows import day_of
-from gpubroker.rest import is_loopback
 
 if TYPE_CHECKING:
     import httpx
@@ -216,6 +215,8 @@ async def _run(command: tuple[str, ...], message: bytes) -> str:
 
 async def _post(webhook: str, message: bytes) -> str:
     import httpx
+
+    from gpubroker.rest import is_loopback
 
     url = httpx.URL(webhook)
     kind = {"Content-Type": "application/json", "User-Agent": "gpubroker"}

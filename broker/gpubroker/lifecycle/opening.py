@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from anyio.abc import TaskGroup
+
 from gpubroker.errors import InvalidValue, ProviderError
 from gpubroker.ledger.access import open_ledger
 from gpubroker.ledger.mark_key import fingerprint, key_file, load_mark_key
@@ -15,6 +17,8 @@ from gpubroker.lifecycle.lease_files import LeaseFiles
 from gpubroker.lifecycle.owner import Identity
 from gpubroker.lifecycle.parts import Parts
 from gpubroker.lifecycle.readings import Readings
+from gpubroker.lifecycle.reaping.reap import Reaper
+from gpubroker.lifecycle.releasing.supervise import Supervisor
 from gpubroker.model.events import EventKind
 from gpubroker.model.places import Place, PostgresUrl
 from gpubroker.plugins import BrokenPlugin, Deadlines, Plugin, discover, open_provider
@@ -78,6 +82,26 @@ async def open_parts(
     )
     await _open_providers(stack, parts, settings, plugins, deadlines)
     return parts
+
+
+def set_to_work(parts: Parts, tasks: TaskGroup, *, sweep: bool) -> tuple[Supervisor, Reaper]:
+    """Say what is wrong with the ledger, and start what goes on for as long as a broker is open.
+
+    Args:
+        sweep: look for leaked machines at the start and from time to time.
+    """
+    for concern in parts.concerns:
+        parts.emit(EventKind.ALARM, concern)
+    supervisor = Supervisor(parts, tasks)
+    reaper = Reaper(parts, supervisor)
+    supervisor.start(supervisor.watch)
+    supervisor.start(supervisor.keep_alive)
+    supervisor.start(reaper.spending.loop)
+    if sweep:
+        supervisor.start(reaper.loop)
+    else:
+        reaper.done.set()
+    return supervisor, reaper
 
 
 def _lease_files(place: Place | None, ledger_id: str) -> LeaseFiles | None:
