@@ -6,6 +6,7 @@ They are worked out from moments alone, independently of the code under test.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from decimal import ROUND_CEILING, Decimal
@@ -169,6 +170,10 @@ def _billed_seconds(start: float, end: float, facts: ProviderFacts) -> Decimal:
     return (seconds / quantum).to_integral_value(ROUND_CEILING) * quantum
 
 
+def _ended_at(machine: RentedMachine) -> float:
+    return machine.ended_at
+
+
 @dataclass(slots=True)
 class Books:
     """Every machine the account ever had, and every request that reached the cloud."""
@@ -178,6 +183,8 @@ class Books:
     destroys: list[DestroyRequest] = field(default_factory=list[DestroyRequest])
     runs: list[JobRun] = field(default_factory=list[JobRun])
     _current: list[RentedMachine] = field(default_factory=list[RentedMachine])
+    #: Those that have ended, in the order in which they did.
+    _ended: list[RentedMachine] = field(default_factory=list[RentedMachine])
     _marks: set[str] = field(default_factory=set[str])
     _jobs: dict[str, JobRun] = field(default_factory=dict[str, JobRun])
 
@@ -188,8 +195,17 @@ class Books:
 
     def current(self, at: float) -> list[RentedMachine]:
         """Every machine that has not ended, in the order in which they came; some are to come."""
-        self._current = [m for m in self._current if not reached(m.ended_at, at)]
+        ended = [machine for machine in self._current if reached(machine.ended_at, at)]
+        for machine in ended:
+            insort(self._ended, machine, key=_ended_at)
+        if ended:
+            self._current = [m for m in self._current if not reached(m.ended_at, at)]
         return self._current
+
+    def since(self, since: float, at: float) -> list[RentedMachine]:
+        """Every machine that had not ended by `since`; some are to come."""
+        current = self.current(at)
+        return [*self._ended[bisect_left(self._ended, since, key=_ended_at) :], *current]
 
     def existing(self, at: float, *, foreign: bool = False) -> Iterator[RentedMachine]:
         """The machines that exist and bill: those that were ordered here, or the others."""

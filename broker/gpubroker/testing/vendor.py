@@ -97,13 +97,10 @@ class Vendor:
         await self._answer("charges", self._next_turn("charges"))
         if not self.billing:
             return []
+        now = self.now()
         return [
-            Charge(
-                machine_id=machine.id,
-                amount=machine.billed(self.now(), self.facts) + self.surcharge,
-            )
-            for machine in self.books.machines.values()
-            if machine.ended_at >= since
+            Charge(machine_id=machine.id, amount=machine.billed(now, self.facts) + self.surcharge)
+            for machine in self.books.since(since, now)
         ]
 
     async def inventory(self) -> list[Machine]:
