@@ -36,6 +36,8 @@ ASKED: Final[dict[str, Callable[[Ledger], Any]]] = {
     "a lease's jobs": lambda ledger: ledger.jobs("lease-1"),
     "a pool's leases": lambda ledger: ledger.pool("images"),
     "a pool's cold starts": lambda ledger: ledger.cold_starts("images", 5),
+    "those of one that is new": lambda ledger: ledger.cold_starts("clips", 5),
+    "a pool's newest jobs": lambda ledger: ledger.pool_uses("images", 5),
     "who waits": lambda ledger: ledger.pool_waits("images", "me", "here", 900_000.0),
 }
 
@@ -77,6 +79,11 @@ def put_past(ledger: Ledger, sql: sqlite3.Connection, numbers: range) -> None:
         sql.execute(
             "UPDATE leases SET state = 'released', ready_at = created_at + 30, counted = spent,"
             " ended_at = created_at + 90, settled_at = created_at + 900 WHERE created_at < 900000"
+        )
+        sql.execute(
+            "INSERT OR IGNORE INTO jobs (id, lease_id, title, state, started_at, ended_at)"
+            " SELECT 'job of ' || id, id, 'render', 'exited', ready_at, ended_at FROM leases"
+            " WHERE state = 'released'"
         )
 
 

@@ -70,7 +70,10 @@ def uses(sql: Sql, name: str, limit: int) -> list[Use]:
     rows = sql.execute(
         "SELECT jobs.lease_id, jobs.ended_at,"
         " CASE WHEN started_at < ready_at + :at_once THEN created_at ELSE started_at END AS began"
-        " FROM jobs JOIN leases ON leases.id = jobs.lease_id WHERE leases.pool = :pool"
+        " FROM jobs JOIN leases ON leases.id = jobs.lease_id"
+        # Of the newest leases alone: all that ever were would be put in order for a few.
+        " WHERE lease_id IN (SELECT id FROM leases WHERE pool = :pool AND pool <> ''"
+        " ORDER BY created_at DESC LIMIT :limit)"
         " ORDER BY started_at DESC, jobs.id LIMIT :limit",
         {"pool": name, "limit": limit, "at_once": _AT_ONCE},
     )
@@ -82,7 +85,9 @@ def cold_starts(sql: Sql, name: str, limit: int) -> list[float]:
     """Seconds from the request for a machine until it was set up."""
     rows = sql.execute(
         "SELECT ready_at - created_at AS seconds FROM leases"
-        " WHERE pool = :pool AND ready_at IS NOT NULL ORDER BY created_at DESC, id LIMIT :limit",
+        # Its name is not empty: the index of pools is of no use unless that is said.
+        " WHERE pool = :pool AND pool <> '' AND ready_at IS NOT NULL"
+        " ORDER BY created_at DESC, id LIMIT :limit",
         {"pool": name, "limit": limit},
     )
     return [float(row["seconds"]) for row in rows]
