@@ -43,14 +43,17 @@ _REAL_TIME = (
     "tests/cli/",
     "tests/integrations/",
     "tests/transport/",
-    *(f"tests/providers/{name}/" for name in ("vast", "runpod", "failover", "conformance")),
+    "tests/providers/",
 )
 #: In virtual time, but many: the default run has what matters most on both event loops.
 _VIRTUAL_TIME = ("tests/lifecycle/", "tests/testing/", "tests/simulation/")
 _ON_BOTH_LOOPS = ("test_acquire.py", "test_lease.py")
 #: Whole lives of machines at a vendor. The default run has those in which money is lost first.
 _STORIES = tuple(f"tests/providers/{name}/stories/" for name in ("vast", "runpod"))
-_FIRST = ("vast/stories/test_creates.py", "vast/stories/test_releases.py", "test_command_line.py")
+_FIRST = tuple(
+    f"tests/providers/vast/stories/test_{name}.py"
+    for name in ("creates", "releases", "command_line")
+)
 #: What changes seldom, or what the default run sees most of elsewhere.
 _SELDOM = (
     "tests/providers/conformance/test_runpod.py",

@@ -44,6 +44,7 @@ def run(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("number", range(len(blocks("python"))))
 def test_its_programs_run_as_printed(number: int, tmp_path: Path) -> None:
     """Each by itself, in a fresh folder, without a complaint."""
@@ -53,6 +54,7 @@ def test_its_programs_run_as_printed(number: int, tmp_path: Path) -> None:
     assert done.stdout.strip()
 
 
+@pytest.mark.deep
 def test_the_plan_says_what_is_printed(tmp_path: Path) -> None:
     """The numbers that it argues with are those that the command gives today."""
     [command], [table] = blocks("sh"), blocks("text")

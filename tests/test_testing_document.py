@@ -16,6 +16,7 @@ DOCUMENT = (Path(__file__).parent.parent / "docs/testing.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)
 
 
+@pytest.mark.deep
 def test_every_block_passes_as_printed(tmp_path: Path) -> None:
     """All of them in one run, each a module of its own, in a fresh folder."""
     for number, block in enumerate(BLOCKS):

@@ -42,6 +42,8 @@ STORIES: dict[str, Tell] = {
     "the first machine breaks": lambda cloud: cloud.boot_breaks(after=3),
     "new machines show up late": lambda cloud: cloud.visibility_lag(20),
 }
+#: The worst of them is for every run of the tests, the others for the deep one.
+EACH = [pytest.param(story, marks=() if "lost" in story else pytest.mark.deep) for story in STORIES]
 
 
 @pytest.mark.parametrize(
@@ -53,7 +55,7 @@ STORIES: dict[str, Tell] = {
         ("task", 2),
     ],
 )
-@pytest.mark.parametrize("story", STORIES)
+@pytest.mark.parametrize("story", EACH)
 async def test_cancelling_at_every_await_leaves_nothing_behind(
     anyio_backend: tuple[str, object],
     now: VirtualWallClock,
@@ -84,7 +86,7 @@ async def test_cancelling_at_every_await_leaves_nothing_behind(
     assert point > 8
 
 
-@pytest.mark.parametrize("story", STORIES)
+@pytest.mark.parametrize("story", EACH)
 async def test_an_open_broker_gives_up_what_a_cancelled_call_has_left(
     now: VirtualWallClock, broker_on: MakeBroker, tmp_path: Path, story: str
 ) -> None:

@@ -136,6 +136,7 @@ async def test_a_machine_that_was_taken_and_is_not_reached_is_given_up(
     assert cloud.creates[0].machine_id not in left
 
 
+@pytest.mark.deep
 async def test_cancelling_who_takes_a_machine_leaves_nothing_behind(
     now: VirtualWallClock, broker_on: MakeBroker, tmp_path: Path
 ) -> None:

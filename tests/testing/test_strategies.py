@@ -13,6 +13,7 @@ from gpubroker.testing.fault_schedules import FAULTS, Fault
 from gpubroker.testing.strategies import fault_schedules, faults, markets, offers, requirements
 
 
+@pytest.mark.deep
 def test_what_is_drawn_shrinks_to_what_is_plain() -> None:
     """Nothing wanted, one cent for an ordinary card, no fault, the mildest of faults."""
     assert find(requirements(), lambda _: True) == Requirements()

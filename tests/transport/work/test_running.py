@@ -337,6 +337,7 @@ class TestOutput:
         assert 100_000_000 < ran.outcome.dropped <= 200_000_000 - 1000
 
 
+@pytest.mark.deep
 class TestABusyMachine:
     async def test_a_launcher_that_takes_its_time_is_waited_for(
         self, desk: Desk, make_machine: MakeMachine, tmp_path: Path
