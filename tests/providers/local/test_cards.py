@@ -258,7 +258,8 @@ async def test_card_counts_as_taken_after_a_job_has_closed_its_lock(house: House
     machine = await house.rent(provider, gpu="RTX 4090")
     ready = house.root / "ready"
     closing = 'for n in $(ls /proc/self/fd); do [ $n -gt 2 ] && eval "exec $n>&-"; done;'
-    script = f"(setsid bash -c '{closing} touch {ready}; exec sleep 600' &); sleep 0.3"
+    closed = f"until [ -e {ready} ]; do sleep 0.02; done"
+    script = f"(setsid bash -c '{closing} touch {ready}; exec sleep 600' &); {closed}"
     await house.run(provider, machine, script)
     os.kill(house.runner_of(machine), signal.SIGKILL)
     with anyio.fail_after(5):
