@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from typing import Literal
+from typing import Any, Literal
 
 import anyio
 import pytest
@@ -17,6 +17,7 @@ from gpubroker.testing import (
     run_virtual,
     virtual_backends,
 )
+from gpubroker.testing.virtual_time import JumpingSelector
 
 Backend = Literal["asyncio", "trio"]
 BOTH: list[Backend] = ["asyncio", "trio"]
@@ -33,6 +34,30 @@ def test_a_simulated_day_takes_well_under_a_second(backend: Backend) -> None:
         return anyio.current_time() - start
 
     assert run_virtual(backend, day) == 86_400
+
+
+@pytest.mark.parametrize("backend", BOTH)
+def test_time_goes_on_after_years(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where two moments that differ at all differ by more than a nanosecond."""
+    left = 20_000  # asyncio waits for a day at the most
+    select = JumpingSelector.select
+
+    def counted(self: JumpingSelector, timeout: float | None = None) -> Any:
+        nonlocal left
+        left -= 1
+        assert left, "time stands still"
+        return select(self, timeout)
+
+    monkeypatch.setattr(JumpingSelector, "select", counted)
+
+    async def years() -> float:
+        await anyio.sleep(30 * 365 * 86_400.0)
+        start = anyio.current_time()
+        for _ in range(60):
+            await anyio.sleep(1.1)
+        return anyio.current_time() - start
+
+    assert run_virtual(backend, years) == pytest.approx(66)
 
 
 @pytest.mark.parametrize("backend", BOTH)
