@@ -388,7 +388,7 @@ class AsyncBroker(AsyncContextManagerMixin):
             wish=replace(wish, share=share),
             share=share,
             rules=rules,
-            keep_warm=keep_warm or learnt(),
+            keep_warm=learnt() if keep_warm is None else keep_warm,
             queue=queue,
             wait=wait,
             service=service,

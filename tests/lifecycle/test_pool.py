@@ -472,7 +472,16 @@ async def test_two_pools_of_one_name_in_one_broker_are_refused(
     """And so is what makes no sense; nothing was rented."""
     async with broker_on(cloud) as broker, broker.pool(A_4090):
         wrong: dict[str, Any]
-        for wrong in ({}, {"name": " "}, {"wait": 0}, {"activity": "all"}, {"min_warm": 2}):
+        for wrong in (
+            {},
+            {"name": " "},
+            {"wait": 0},
+            {"activity": "all"},
+            {"min_warm": 2},
+            {"name": "other", "keep_warm": 300},
+            {"name": "other", "schedule": "mon-fri 09:00-18:00"},
+            {"name": "other", "service": "python3 server.py"},
+        ):
             with pytest.raises(InvalidValue):
                 async with broker.pool(A_4090, **wrong):
                     pass
