@@ -10,6 +10,7 @@ from contextlib import (
     AsyncExitStack,
     aclosing,
     asynccontextmanager,
+    suppress,
 )
 from dataclasses import replace
 from pathlib import Path
@@ -359,7 +360,7 @@ class AsyncBroker(AsyncContextManagerMixin):
         Raises:
             InvalidValue: an argument makes no sense, or this broker has a pool of that name.
         """
-        parts, supervisor, _ = self._opened()
+        parts, supervisor, reaper = self._opened()
         rules = PoolRules(
             min_warm=min_warm,
             max_machines=max_machines,
@@ -396,9 +397,16 @@ class AsyncBroker(AsyncContextManagerMixin):
             activity=activity,
         )
         serving = Serving(parts, supervisor, terms, self._release_wait)
-        with parts.pool(name, budget if isinstance(budget, Limits) else None):
-            async with serving.open():
-                yield AsyncPool(serving)
+        own = budget if isinstance(budget, Limits) else None
+        with parts.pool(name, own):
+            try:
+                async with serving.open():
+                    yield AsyncPool(serving)
+            finally:
+                if own is not None:
+                    # Once the pool is closed nobody here knows its limits any more.
+                    with anyio.CancelScope(shield=True), suppress(BrokerClosed):
+                        await reaper.spending.look()
 
     async def map(
         self,
