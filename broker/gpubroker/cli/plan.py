@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import anyio
 
@@ -212,14 +212,15 @@ def plan_page(planned: Planned) -> Page:
     )
 
 
+_FREE: Final = (
+    "this machine costs nothing, so the prices above decide nothing: --price says what to reckon"
+    " with, a vendor's key or --sandbox lets vendors take part"
+)
+
+
 def _warnings(planned: Planned) -> list[str]:
     """What makes the figures useless, if anything does."""
-    if planned.price.hourly:
-        return []
-    return [
-        "this machine costs nothing, so the prices above decide nothing: --price says what to "
-        "reckon with, a vendor's key or --sandbox lets vendors take part"
-    ]
+    return [] if planned.price.hourly else [_FREE]
 
 
 def _row(found: Outlook) -> list[str]:
