@@ -20,6 +20,7 @@ from contextlib import (
     nullcontext,
     suppress,
 )
+from inspect import cleandoc
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
@@ -694,6 +695,25 @@ class Broker:
     def verify(self) -> list[str]:
         """As `AsyncBroker.verify`."""
         return self._call(self._broker.verify)
+
+
+def _describe(ours: type, theirs: type) -> None:
+    """Have `help` show for our methods what is said of theirs: no argument is described twice here."""
+    for name, member in vars(ours).items():
+        doc = getattr(member, "__doc__", None) or ""
+        if doc.startswith(f"As `{theirs.__name__}."):
+            said = cleandoc(getattr(theirs, name).__doc__ or "")
+            member.__doc__ = f"{doc}\n\n{said}"
+
+
+for _ours, _theirs in (
+    (Server, AsyncServer),
+    (Lease, AsyncLease),
+    (PoolMachine, AsyncPoolMachine),
+    (Pool, AsyncPool),
+    (Broker, AsyncBroker),
+):
+    _describe(_ours, _theirs)
 
 
 #: Seconds that a program which exits with an open broker waits for proof, and for as much again at

@@ -281,3 +281,12 @@ def test_callbacks_are_called_in_the_brokers_thread() -> None:
         broker.run(["true"])
 
     assert threads == {"gpubroker"}
+
+
+@pytest.mark.parametrize(("ours", "theirs"), COLOURS)
+def test_help_describes_every_argument(ours: type, theirs: type) -> None:
+    """What is meant for synchronous code is not to be looked up in a class that it never uses."""
+    for name, member in vars(ours).items():
+        doc = inspect.getdoc(member) or ""
+        if doc.startswith(f"As `{theirs.__name__}."):
+            assert inspect.getdoc(getattr(theirs, name)) in doc, name
