@@ -289,4 +289,4 @@ def test_help_describes_every_argument(ours: type, theirs: type) -> None:
     for name, member in vars(ours).items():
         doc = inspect.getdoc(member) or ""
         if doc.startswith(f"As `{theirs.__name__}."):
-            assert inspect.getdoc(getattr(theirs, name)) in doc, name
+            assert str(inspect.getdoc(getattr(theirs, name))) in doc, name
