@@ -302,6 +302,7 @@ class TestMistakes:
             ("GPUBROKER_BUDGET_DAYS", "5", "GPUBROKER_BUDGET_DAY'"),
             ("GPUBROKER_ALERTS_HOOK", "https://x", "GPUBROKER_ALERTS_WEBHOOK'"),
             ("GPUBROKER_ALERTS_COMMAND", "sh '", r"alerts\.command"),
+            ("GPUBROKER_POLICY_RANK", "fastest", "the policy is set in gpubroker.toml"),
         ],
     )
     def test_a_limit_is_never_left_out_for_a_typing_error(

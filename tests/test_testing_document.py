@@ -32,7 +32,7 @@ def test_every_block_passes_as_printed(tmp_path: Path) -> None:
     )
 
     assert done.returncode == 0, done.stdout
-    assert len(BLOCKS) == 9
+    assert len(BLOCKS) == 10
 
 
 def test_every_scenario_is_named() -> None:

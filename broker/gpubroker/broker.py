@@ -14,6 +14,7 @@ from contextlib import (
     AsyncExitStack,
     aclosing,
     asynccontextmanager,
+    suppress,
 )
 from dataclasses import replace
 from importlib import import_module
@@ -363,7 +364,7 @@ class AsyncBroker(AsyncContextManagerMixin):
         from gpubroker.policy.keep_warm import learnt
         from gpubroker.policy.pool import HORIZON, PoolRules
 
-        parts, supervisor, _ = self._opened()
+        parts, supervisor, reaper = self._opened()
         rules = PoolRules(
             min_warm=min_warm,
             max_machines=max_machines,
@@ -392,7 +393,7 @@ class AsyncBroker(AsyncContextManagerMixin):
             wish=replace(wish, share=share),
             share=share,
             rules=rules,
-            keep_warm=keep_warm or learnt(),
+            keep_warm=learnt() if keep_warm is None else keep_warm,
             queue=queue,
             wait=wait,
             service=service,
@@ -400,9 +401,16 @@ class AsyncBroker(AsyncContextManagerMixin):
             activity=activity,
         )
         serving = Serving(parts, supervisor, terms, self._release_wait)
-        with parts.pool(name, budget if isinstance(budget, Limits) else None):
-            async with serving.open():
-                yield AsyncPool(serving)
+        own = budget if isinstance(budget, Limits) else None
+        with parts.pool(name, own):
+            try:
+                async with serving.open():
+                    yield AsyncPool(serving)
+            finally:
+                if own is not None:
+                    # Once the pool is closed nobody here knows its limits any more.
+                    with anyio.CancelScope(shield=True), suppress(BrokerClosed):
+                        await reaper.spending.look()
 
     async def map(
         self,

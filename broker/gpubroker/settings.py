@@ -107,7 +107,7 @@ def load(
     place = ledger_place(chosen)
     _note(sources, "ledger", str(place), source)
     providers, keys = _providers(env, document.get("providers", {}), path, sources)
-    words = _policy_words(document.get("policy", {}), path, sources)
+    words = _policy_words(env, document.get("policy", {}), path, sources)
     return Settings(
         ledger=place,
         budget=_budget(env, document.get("budget", {}), path, sources),
@@ -371,7 +371,14 @@ def _table(value: Any, name: str, known: tuple[str, ...] | None = None) -> dict[
     return table
 
 
-def _policy_words(table: Any, path: Path | None, sources: dict[str, Setting]) -> dict[str, Any]:
+def _policy_words(
+    env: Mapping[str, str], table: Any, path: Path | None, sources: dict[str, Setting]
+) -> dict[str, Any]:
+    for variable, value in env.items():
+        if variable.startswith("GPUBROKER_POLICY_") and value:
+            # Else it would be taken for an option of a provider named policy, and change nothing.
+            problem = "the policy is set in gpubroker.toml, by options, or in Python"
+            raise InvalidValue("environment", variable, problem)
     words = _table(table, "policy")
     for word, value in words.items():
         _note(sources, f"policy.{word}", str(value), str(path))
@@ -438,7 +445,7 @@ def _option(name: str, value: Any) -> str:
     return str(value)
 
 
-RESERVED: Final = ("ALERTS", "BUDGET", "LEDGER", "CONFIG", "MARK", "LEASE", "SIMULATED")
+RESERVED: Final = ("ALERTS", "BUDGET", "CONFIG", "LEASE", "LEDGER", "MARK", "POLICY", "SIMULATED")
 """First words of environment names that belong to something else than a provider."""
 
 

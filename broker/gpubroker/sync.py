@@ -20,6 +20,7 @@ from contextlib import (
     nullcontext,
     suppress,
 )
+from inspect import cleandoc
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
@@ -696,6 +697,14 @@ class Broker:
     def verify(self) -> list[str]:
         """As `AsyncBroker.verify`."""
         return self._call(self._broker.verify)
+
+
+# `help` shows for a broker's methods what is said of the other's: no argument is described twice
+# here. The other classes are not loaded yet.
+for _name, _member in vars(Broker).items():
+    _doc = getattr(_member, "__doc__", None) or ""
+    if _doc.startswith("As `AsyncBroker."):
+        _member.__doc__ = f"{_doc}\n\n{cleandoc(getattr(AsyncBroker, _name).__doc__ or '')}"
 
 
 #: Seconds that a program which exits with an open broker waits for proof, and for as much again at

@@ -281,3 +281,11 @@ def test_callbacks_are_called_in_the_brokers_thread() -> None:
         broker.run(["true"])
 
     assert threads == {"gpubroker"}
+
+
+def test_help_describes_every_argument_of_a_broker() -> None:
+    """What is meant for synchronous code is not to be looked up in a class that it never uses."""
+    for name, member in vars(Broker).items():
+        doc = inspect.getdoc(member) or ""
+        if doc.startswith("As `AsyncBroker."):
+            assert str(inspect.getdoc(getattr(AsyncBroker, name))) in doc, name

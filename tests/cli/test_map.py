@@ -18,11 +18,25 @@ def test_every_line_is_done_and_done_once(program: Program) -> None:
     second = program("map", *words, "--", "sh", "-c", script)
 
     assert (first.returncode, second.returncode) == (0, 0), first.stderr
+    assert "2 of 2 succeeded, $0.00; released and proven gone" in first.stderr.decode()
+    assert "2 of 2 succeeded; nothing was rented" in second.stderr.decode()
     assert (program.work / "counted").read_text().split() == ["ann", "bob"]
     assert (program.work / "results/bob/out.txt").read_text() == "hello bob\n"
     shown = json.loads(second.stdout)
     assert [item["input"] for item in shown] == ["ann", "bob"]
     assert all(item["result"]["exit_code"] == 0 for item in shown)
+
+
+def test_what_it_has_cost_is_told_at_the_end(program: Program) -> None:
+    """Boot and idle time included: what the ledger has as spent."""
+    (program.work / "in.txt").write_text("a\n")
+    priced = {"GPUBROKER_LOCAL_PRICE": "36", "GPUBROKER_BUDGET_JOB": "100"}
+
+    done = program("map", "--inputs", "in.txt", "--", "sh", "-c", "sleep 1; echo {}", **priced)
+
+    (lease,) = program.leases()
+    assert lease.spent.micros > 5000
+    assert f"succeeded, {lease.spent}; released and proven gone".encode() in done.stderr
 
 
 def test_inputs_may_be_json_and_failures_are_told(program: Program) -> None:

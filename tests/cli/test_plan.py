@@ -101,6 +101,15 @@ def test_without_a_price_the_best_offer_is_reckoned_with(program: Program) -> No
     assert re.fullmatch(r".*RTX 4090.* at local", found["price_from"])
 
 
+def test_a_machine_that_costs_nothing_is_said_to_decide_nothing(program: Program) -> None:
+    """Where no vendor takes part the best offer is this machine, and everything costs the same."""
+    free = program("plan", OFFICE, "--cold-start", "60")
+    priced = program("plan", OFFICE, "--cold-start", "60", "--price", "0.36")
+
+    assert b"this machine costs nothing, so the prices above decide nothing: --price" in free.stdout
+    assert b"decide nothing" not in priced.stdout
+
+
 def test_where_nothing_fits_a_price_must_be_said(program: Program) -> None:
     """Exit code 125, as `offers` has it."""
     done = program("plan", OFFICE, "--gpu", "H200")
@@ -197,8 +206,10 @@ def test_a_trace_may_tell_the_time_in_seconds(tmp_path: Path) -> None:
     [
         ("when\n1\n", "its first line must name a column arrival"),
         ("arrival\nsoon\n", "csv:2 = 'soon': an arrival must be a date and time, or seconds"),
-        ("arrival,seconds\n1,-2\n", "csv:2 = '-2': must be seconds"),
-        ("arrival\n", "there are no such requests in it"),
+        ("arrival,seconds\n1,-2\n", "csv:2 = '-2': must not be negative"),
+        ("arrival;seconds\n1;2\n", "must name a column arrival, with commas .*: 'arrival;seconds'"),
+        ("", "is empty"),
+        ("arrival\n", "there are no requests in it"),
     ],
 )
 def test_a_trace_that_makes_no_sense_is_refused_with_its_line(

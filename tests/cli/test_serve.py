@@ -35,6 +35,17 @@ def test_a_server_is_reached_until_ctrl_c(program: Program) -> None:
     assert program.alive() == {}
 
 
+def test_what_it_has_cost_is_told_at_the_end(program: Program) -> None:
+    """Of a machine that is gone by then: what the ledger has as spent."""
+    priced = {"GPUBROKER_LOCAL_PRICE": "36", "GPUBROKER_BUDGET_JOB": "100"}
+
+    done = program("serve", "--", "sh", "-c", "sleep 1; exit 3", **priced)
+
+    (lease,) = program.leases()
+    assert lease.spent.micros > 5000
+    assert f"released and proven gone, {lease.spent}".encode() in done.stderr.splitlines()[-1]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

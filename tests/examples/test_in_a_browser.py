@@ -22,8 +22,10 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.chrome.webdriver import WebDriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.select import Select
 from selenium.webdriver.support.wait import WebDriverWait
 
+from gpubroker import Broker
 from gpubroker.testing.comfyui_server import picture
 from gpubroker.transport.ssh import missing_client
 
@@ -85,6 +87,41 @@ def served(tmp_path: Path) -> Iterator[Serve]:
         program.wait(90)
         assert program.stderr is not None
         program.stderr.close()
+
+
+def test_the_sandbox_says_where_to_look_and_what_is_left(tmp_path: Path) -> None:
+    """Its ledger is thrown away with it, so that both are told while it is there."""
+    program = subprocess.Popen(
+        [sys.executable, "-m", "image_app", "--sandbox", "--port", "0"],
+        cwd=APP,
+        env={
+            "PATH": os.environ["PATH"],
+            "HOME": str(tmp_path),
+            "IMAGE_APP_PICTURES": str(tmp_path / "pictures"),
+            "IMAGE_APP_KEEP_WARM": "120",
+            "IMAGE_APP_TINY": "0.5",
+        },
+        text=True,
+        stderr=subprocess.PIPE,
+    )
+    assert program.stderr is not None
+    lines: list[str] = []
+    try:
+        while not (lines and "Listening at" in lines[-1]):
+            lines.append(program.stderr.readline())
+            assert lines[-1], "it does not serve"
+        painted(lines[-1].split()[-2], "a dog")
+        (ledger,) = re.findall(r"gpubroker --ledger (\S+) ps", "".join(lines))
+        with Broker(ledger=ledger, sweep=False) as broker:
+            (lease,) = broker.leases()
+    finally:
+        program.terminate()
+        _, rest = program.communicate(timeout=90)
+
+    assert lease.pool == "image-app"
+    assert re.search(
+        r"^sandbox: \$[0-9.]+ of play money were spent; no machine bills$", rest, re.MULTILINE
+    )
 
 
 @pytest.fixture
@@ -172,3 +209,21 @@ def test_whoever_looks_sees_nothing_of_another_preset(served: Serve, browser: We
     browser.find_element(By.CSS_SELECTOR, "select option[value=restyle]").click()
 
     assert (before, shown()) == (["imagine"], ["restyle"])
+
+
+def edges(element: Any) -> tuple[float, float]:
+    """The left and the right edge of an element of the page."""
+    box = element.rect
+    return box["x"], box["x"] + box["width"]
+
+
+def test_the_form_and_the_pictures_do_not_overlap(served: Serve, browser: WebDriver) -> None:
+    """Whatever a field would like to be as wide as."""
+    browser.get(served())
+    Select(browser.find_element(By.ID, "preset")).select_by_value("restyle")
+    fields = browser.find_elements(By.CSS_SELECTOR, "#form :is(input, select, textarea, button)")
+    shown = [field for field in fields if field.is_displayed()]
+    left, _ = edges(browser.find_element(By.ID, "work"))
+
+    assert len(shown) == 6
+    assert [field.text for field in shown if edges(field)[1] > left] == []

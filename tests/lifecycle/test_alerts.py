@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tests.loopback import serving
 
 from gpubroker import Alerts, AsyncBroker, BudgetAlert, Event, EventKind, Money, Settings
-from gpubroker.errors import LedgerError
+from gpubroker.errors import InvalidValue, LedgerError
 from gpubroker.ledger.ledger import Ledger
 from gpubroker.lifecycle import alerts as sending
 from gpubroker.lifecycle.alerts import alarm_name, alerting
@@ -300,3 +300,9 @@ async def until(holds: Callable[[], bool]) -> None:
     with anyio.fail_after(20):
         while not holds():
             await anyio.sleep(0.01)
+
+
+def test_a_command_is_a_list_of_words() -> None:
+    """Else its first letter would be what is run, and nobody would be told."""
+    with pytest.raises(InvalidValue, match="list of words"):
+        Alerts(command="notify me")  # type: ignore[arg-type]

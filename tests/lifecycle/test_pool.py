@@ -15,6 +15,7 @@ from gpubroker import (
     AsyncLease,
     AsyncPool,
     BrokerError,
+    Budget,
     BudgetExceeded,
     Event,
     EventKind,
@@ -466,13 +467,37 @@ async def test_a_machine_whose_job_was_cancelled_is_used_no_more(
     cloud.assert_nothing_running()
 
 
+async def test_what_a_short_pool_has_spent_of_its_own_limit_is_told(
+    cloud: ScriptedCloud, broker_on: MakeBroker, events: list[Event]
+) -> None:
+    """Its limits are forgotten with it, so the last look is before that."""
+    cloud.job_takes(5)
+    limits = Limits(day=Money("0.60"))
+
+    async with broker_on(cloud, budget=Budget(day=Money(5), alert_at=(0.0001,))) as broker:
+        async with broker.pool(A_4090, name="short", keep_warm=fixed(3600), budget=limits) as pool:
+            await pool.run(["x"])
+
+    told = [event.alert.limit for event in events if event.alert is not None]
+    assert "budget of this day for tag pool:short" in told
+
+
 async def test_two_pools_of_one_name_in_one_broker_are_refused(
     cloud: ScriptedCloud, broker_on: MakeBroker
 ) -> None:
     """And so is what makes no sense; nothing was rented."""
     async with broker_on(cloud) as broker, broker.pool(A_4090):
         wrong: dict[str, Any]
-        for wrong in ({}, {"name": " "}, {"wait": 0}, {"activity": "all"}, {"min_warm": 2}):
+        for wrong in (
+            {},
+            {"name": " "},
+            {"wait": 0},
+            {"activity": "all"},
+            {"min_warm": 2},
+            {"name": "other", "keep_warm": 300},
+            {"name": "other", "schedule": "mon-fri 09:00-18:00"},
+            {"name": "other", "service": "python3 server.py"},
+        ):
             with pytest.raises(InvalidValue):
                 async with broker.pool(A_4090, **wrong):
                     pass

@@ -65,6 +65,13 @@ def test_what_is_no_time_is_refused(value: Any) -> None:
     assert repr(caught.value.value) == repr(value)
 
 
+@pytest.mark.parametrize("value", [-1, -0.5, "-5", " -5 m"])
+def test_what_is_negative_is_told_so(value: float | str) -> None:
+    """Rather than what a time looks like."""
+    with pytest.raises(InvalidValue, match="must not be negative"):
+        parse_seconds("wait", value)
+
+
 @pytest.mark.parametrize("value", [0, 0.0, "0", "0s", "0h0m"])
 def test_no_time_at_all_is_a_time_only_where_it_may_be(value: float | str) -> None:
     """A deadline of nothing is a mistake; waiting for nothing is not."""

@@ -131,6 +131,13 @@ class TestWhichLimitsHold:
             assert following.since == limit.until
             assert not following.counts(lease)
 
+    @pytest.mark.parametrize("name", ["day", "month", "total"])
+    @pytest.mark.parametrize("amount", [5, "5", Money(-1)])
+    def test_limits_are_amounts_of_money(self, name: str, amount: object) -> None:
+        """Else it would come out when a machine is wanted."""
+        with pytest.raises(InvalidValue, match=f"budget.{name} = "):
+            Limits(**{name: amount})  # type: ignore[arg-type]
+
     @pytest.mark.parametrize(
         ("given_", "problem"),
         [
@@ -138,6 +145,8 @@ class TestWhichLimitsHold:
             ({"alert_at": (0.5, 1.5)}, "must be above 0, and at most 1"),
             ({"alert_at": (0.0,)}, "must be above 0, and at most 1"),
             ({"machines": -1}, "number of machines"),
+            ({"day": 5}, r"budget.day = 5: .*Money\('5'\)"),
+            ({"tag": {"nightly": Limits(month=Money(40))}, "job": Money(-1)}, "budget.job"),
             ({"at_limit": "panic"}, "unknown action"),
         ],
     )

@@ -88,7 +88,7 @@ class TestWords:
             ({"work": {"seconds": "soon"}}, "must be seconds, or a time"),
             ({"work": {"speed": {"RTX 4909": 1}}}, "did you mean 'RTX 4090'"),
             ({"wait": "soon"}, "must be seconds, or a time"),
-            ({"wait": -1}, "must be seconds, or a time"),
+            ({"wait": -1}, "must not be negative"),
             ({"wait": True}, "must be seconds, or a time"),
             ({"max_attempts": "many"}, "must be a whole number"),
             ({"max_attempts": 1.5}, "must be a whole number"),

@@ -289,7 +289,13 @@ def test_a_machine_is_found_too_old_for_the_job_that_waits() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"min_warm": 2}, {"max_machines": 0}, {"jobs_per_machine": 0}, {"lifetime": 5.0}],
+    [
+        {"min_warm": 2},
+        {"max_machines": 0},
+        {"jobs_per_machine": 0},
+        {"lifetime": 5.0},
+        {"schedule": "mon-fri 09:00-18:00"},
+    ],
 )
 def test_rules_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
     """By the name of the argument."""

@@ -203,6 +203,38 @@ def test_render():
     done.stdout.fnmatch_lines(["test_render: scripted still bills for scripted-1 *"])
 
 
+def test_a_pool_that_an_app_keeps_may_be_closed_by_a_fixture(tests: pytest.Pytester) -> None:
+    """Its idle machines are nobody's fault; one that is still borrowed is."""
+    done = run(
+        tests,
+        """
+from contextlib import ExitStack
+import app
+
+@pytest.fixture
+def pool(gpubroker_no_wait):
+    with app.broker.pool(name="kept") as opened:
+        yield opened
+
+def test_idle(pool, gpubroker_cloud):
+    assert pool.run(["x"]).ok
+    assert pool.run(["y"]).ok
+    assert len(gpubroker_cloud.machines) == 1
+
+def test_again(pool):
+    assert pool.run(["x"]).ok
+
+def test_borrowed(pool):
+    global kept
+    kept = pool.machine()
+    kept.__enter__()
+""",
+    )
+
+    done.assert_outcomes(passed=2, failed=1)
+    done.stdout.fnmatch_lines(["test_borrowed: nobody left the lease lease-*"])
+
+
 def test_a_thread_that_outlives_its_test_is_named(tests: pytest.Pytester) -> None:
     """The run does not hang, and the next test is well."""
     done = run(

@@ -108,7 +108,7 @@ def map_inputs(settings: Settings, asked: Batch, *, quiet: bool, as_json: bool) 
     progress = Progress(Sink(2), quiet=quiet)
     done: dict[int, Result] = {}
     try:
-        proven = anyio.run(_work, settings, asked, progress, done)
+        proven, cost = anyio.run(_work, settings, asked, progress, done)
     except Stopped as stopped:
         progress.end()
         progress.wrong(f"{stopped}; {len(done)} of {len(asked.inputs)} are done")
@@ -118,7 +118,9 @@ def map_inputs(settings: Settings, asked: Batch, *, quiet: bool, as_json: bool) 
             show_json(_as_data(asked.inputs, done))
     progress.end()
     failed = [index for index, result in done.items() if not result.ok]
-    progress.line(f"{len(done) - len(failed)} of {len(asked.inputs)} are well done")
+    bill = "; nothing was rented" if cost is None else f", {cost}"
+    gone = "; released and proven gone" if proven and cost is not None else ""
+    progress.line(f"{len(done) - len(failed)} of {len(asked.inputs)} succeeded{bill}{gone}")
     if not proven:
         progress.wrong("not every machine is proven gone; `gpubroker reap` goes on")
         return 125
@@ -127,12 +129,12 @@ def map_inputs(settings: Settings, asked: Batch, *, quiet: bool, as_json: bool) 
 
 async def _work(
     settings: Settings, asked: Batch, progress: Progress, done: dict[int, Result]
-) -> bool:
-    """Run the batch; whether all that was rented is proven gone."""
+) -> tuple[bool, Money | None]:
+    """Run the batch; whether all that was rented is proven gone, and what it has cost, if any was."""
     narration = Narration(progress)
     proof: dict[str, ReleaseState] = {}
 
-    async def work() -> bool:
+    async def work() -> tuple[bool, Money | None]:
         async with AsyncBroker(
             settings=settings, on_event=narration.tell, close_wait=1.0
         ) as broker:
@@ -155,7 +157,8 @@ async def _work(
             finally:
                 with anyio.CancelScope(shield=True):
                     proof.update(await prove(broker, narration.leases, within=asked.proof_wait))
-            return all_proven(proof)
+            cost = await narration.cost(broker) if narration.leases else None
+            return all_proven(proof), cost
 
     return await Stop().watch(work)
 

@@ -46,6 +46,7 @@ class Narration:
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._costs: dict[str, Money] = {}
+        self._over: set[str] = set()
         self.leases: list[str] = []
 
     def tell(self, event: Event) -> None:
@@ -75,12 +76,20 @@ class Narration:
         if not self.leases:
             return None
         try:
-            rows = await broker.leases()
+            rows = {row.id: row for row in await broker.leases()}
+            if set(self.leases) - rows.keys() - self._over:
+                # Those that are over stay so: the whole ledger is read once for each of them.
+                rows |= {row.id: row for row in await broker.leases(open_only=False)}
         except BrokerError:
-            rows = []
-        for row in rows:
-            if row.id in self.leases:
+            rows = {}
+        for row in rows.values():
+            if row.id not in self.leases:
+                continue
+            if row.state.open:
                 self._costs[row.id] = spent(row, time.time())
+            else:
+                self._costs[row.id] = row.spent
+                self._over.add(row.id)
         return sum(self._costs.values(), ZERO)
 
 

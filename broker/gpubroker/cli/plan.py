@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import anyio
 
@@ -206,9 +206,21 @@ def plan_page(planned: Planned) -> Page:
             "p50, p95: from a request to its result. cold: requests that a machine was started for.",
             "x: boot and idle time over the least that serves all at once. Month: 30.4 days.",
             "Stopping machines is not built: for comparison.",
+            *_warnings(planned),
             f"recommended: {planned.why}",
         ],
     )
+
+
+_FREE: Final = (
+    "this machine costs nothing, so the prices above decide nothing: --price says what to reckon"
+    " with, a vendor's key or --sandbox lets vendors take part"
+)
+
+
+def _warnings(planned: Planned) -> list[str]:
+    """What makes the figures useless, if anything does."""
+    return [] if planned.price.hourly else [_FREE]
 
 
 def _row(found: Outlook) -> list[str]:

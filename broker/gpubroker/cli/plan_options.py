@@ -27,22 +27,32 @@ def traffic(
     ] = None,
     per_day: Annotated[
         float | None,
-        typer.Option(metavar="N", help="Requests a day.", rich_help_panel=_TRAFFIC),
+        typer.Option(
+            metavar="N", help="Requests a day.  \\[default: 100]", rich_help_panel=_TRAFFIC
+        ),
     ] = None,
     seconds: Annotated[
         Text,
         typer.Option(
-            metavar="TIME", help="What each takes: 60, 90s, 2m.", rich_help_panel=_TRAFFIC
+            metavar="TIME",
+            help="What each takes: 60, 90s, 2m.  \\[default: 60]",
+            rich_help_panel=_TRAFFIC,
         ),
     ] = None,
     hours: Annotated[
         Text,
-        typer.Option(metavar="HOURS", help="When they come: 9-18.", rich_help_panel=_TRAFFIC),
+        typer.Option(
+            metavar="HOURS",
+            help="When they come: 9-18.  \\[default: all day]",
+            rich_help_panel=_TRAFFIC,
+        ),
     ] = None,
     days: Annotated[
         Text,
         typer.Option(
-            metavar="DAYS", help="And on which days: mon-fri or sat,sun.", rich_help_panel=_TRAFFIC
+            metavar="DAYS",
+            help="And on which days: mon-fri or sat,sun.  \\[default: every day]",
+            rich_help_panel=_TRAFFIC,
         ),
     ] = None,
     trace: Annotated[

@@ -92,8 +92,15 @@ def _from_trace(path: Path, said: Said, zone: str) -> Traffic:
     try:
         with path.open(newline="") as file:
             rows = csv.DictReader(file, skipinitialspace=True)
-            if "arrival" not in (rows.fieldnames or ()):
-                raise InvalidValue("trace", str(path), "its first line must name a column arrival")
+            names = rows.fieldnames
+            if not names:
+                raise InvalidValue("trace", str(path), "is empty")
+            if "arrival" not in names:
+                first = ",".join(names)[:80]
+                problem = (
+                    f"its first line must name a column arrival, with commas between: {first!r}"
+                )
+                raise InvalidValue("trace", str(path), problem)
             arrivals = sorted(
                 _arrival(row, f"{path}:{rows.line_num}", usual, zone)
                 for row in rows
@@ -102,7 +109,8 @@ def _from_trace(path: Path, said: Said, zone: str) -> Traffic:
     except (csv.Error, UnicodeDecodeError) as error:
         raise InvalidValue("trace", str(path), f"is no CSV file: {error}") from None
     if not arrivals:
-        raise InvalidValue("trace", str(path), "there are no such requests in it")
+        which = "" if said.model is None else f" for the model {said.model!r}"
+        raise InvalidValue("trace", str(path), f"there are no requests{which} in it")
     since, until = arrivals[0].at, max(each.at + each.seconds for each in arrivals)
     return Traffic(
         title=f"{path.name}, {shown(until - since)}",

@@ -26,6 +26,8 @@ class Alerts:
     webhook: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        if isinstance(self.command, str):  # whose first letter would be taken for the command
+            raise InvalidValue("alerts.command", "…", "must be a list of words")
         if any(not word or "\0" in word for word in self.command[:1]):
             raise InvalidValue("alerts.command", "…", "must be the words of a command")
         if self.webhook is not None and not _can_be_posted_to(self.webhook):

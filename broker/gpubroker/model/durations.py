@@ -25,6 +25,8 @@ def parse_seconds(field: str, value: float | str, *, none: bool = False) -> floa
     """
     text = str(value)
     words = text.strip().lower().replace(" ", "")
+    if words.startswith("-") and _WHOLE.fullmatch(words[1:]):
+        raise InvalidValue(field, value, "must not be negative")
     if not _WHOLE.fullmatch(words):
         raise InvalidValue(field, value, "must be seconds, or a time such as 90s, 10m, 2h or 1h30m")
     seconds = sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(words))

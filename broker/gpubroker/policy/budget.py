@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from gpubroker.errors import InvalidValue
 from gpubroker.model.leases import LeaseRow, LeaseState
 from gpubroker.model.money import ZERO, Money
+from gpubroker.model.names import is_a
 from gpubroker.policy.pricing import cost_so_far
 from gpubroker.policy.windows import check_timezone, day_of, month_of
 
@@ -35,6 +36,9 @@ class Limits:
     Attributes:
         day: USD for leases made within one day. month: the same for a month. total: USD ever.
         machines: how many machines may be held at a time.
+
+    Raises:
+        InvalidValue: one of them makes no sense.
     """
 
     day: Money | None = None
@@ -43,6 +47,7 @@ class Limits:
     machines: int | None = None
 
     def __post_init__(self) -> None:
+        _check_amounts(day=self.day, month=self.month, total=self.total)
         _check_machines(self.machines)
 
     @property
@@ -86,6 +91,7 @@ class Budget:
 
     def __post_init__(self) -> None:
         check_timezone(self.timezone)
+        _check_amounts(job=self.job, lease=self.lease, day=self.day, month=self.month)
         _check_machines(self.machines)
         for fraction in self.alert_at:
             if not 0 < fraction <= 1:
@@ -102,6 +108,17 @@ class Budget:
     def bounds(self, provider: str) -> bool:
         """Whether there is a limit on money that holds for everything of `provider`."""
         return self.set or (provider in self.provider and self.provider[provider].set)
+
+
+def _check_amounts(**amounts: Money | None) -> None:
+    # Not every caller runs a type checker, and a number would fail only when a machine is wanted.
+    for name, amount in amounts.items():
+        if amount is None:
+            continue
+        if not is_a(amount, Money):
+            raise InvalidValue(f"budget.{name}", amount, "must be Money, such as Money('5')")
+        if amount < ZERO:
+            raise InvalidValue(f"budget.{name}", amount, "must not be negative")
 
 
 def _check_machines(machines: int | None) -> None:

@@ -49,6 +49,9 @@ class Hours(Protocol):
         ...
 
 
+_ASKED_OF_HOURS: Final = ("warm_wanted", "next_change")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolRules:
     """How large a pool may be, and when.
@@ -75,6 +78,11 @@ class PoolRules:
             value = getattr(self, name)
             if not is_a(value, int) or value < least:
                 raise InvalidValue(name, value, f"must be a whole number, {least} or more")
+        hours = self.schedule
+        if hours is not None and not all(hasattr(hours, asked) for asked in _ASKED_OF_HOURS):
+            raise InvalidValue(
+                "schedule", hours, "must be a Schedule, such as Schedule.parse makes"
+            )
         if self.min_warm > self.max_machines:
             raise InvalidValue("min_warm", self.min_warm, "is more than max_machines")
         if not is_a(self.lifetime, int, float) or not 60.0 <= self.lifetime < math.inf:

@@ -16,7 +16,7 @@ from anyio.from_thread import BlockingPortal
 
 from gpubroker.broker import AsyncBroker
 from gpubroker.lifecycle.parts import Parts
-from gpubroker.model.leases import ReleaseState
+from gpubroker.model.leases import LeaseRow, LeaseState, ReleaseState
 from gpubroker.sync import Broker
 from gpubroker.testing.clouds import Clouds, still_under_way
 from gpubroker.testing.virtual_time import PATIENCE, in_virtual_time
@@ -114,7 +114,7 @@ class Use:
                 broker._lock.release()
             if broker._portal is not None:
                 rows = broker.leases()
-                held += [row.id for row in rows if row.release_state is ReleaseState.HELD]
+                held += [row.id for row in rows if _in_hand(row)]
                 broker.close()
                 broker._closed = False
         return held
@@ -149,3 +149,12 @@ class Use:
             return str(problem)
         strict = all(cloud.strict for cloud in self.clouds.values())
         return f"nobody left the lease {', '.join(held)}" if held and strict else ""
+
+
+def _in_hand(lease: LeaseRow) -> bool:
+    """Whether somebody has it who should have left it.
+
+    An app may keep a pool open for its life: a machine that is idle there waits for nobody's leave.
+    """
+    idle_in_pool = bool(lease.pool) and lease.state is LeaseState.IDLE
+    return lease.release_state is ReleaseState.HELD and not idle_in_pool

@@ -10,7 +10,8 @@ import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
 
-from gpubroker.testing import sandbox
+from gpubroker import Broker
+from gpubroker.testing import Sandbox, sandbox
 
 _IN_THE_SANDBOX = {
     "IMAGE_APP_GPU": "RTX 4090",
@@ -28,10 +29,23 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=16, help="requests at once, in each")
     options = parser.parse_args()
     with ExitStack() as stack:
-        env: Mapping[str, str] = os.environ
-        if options.sandbox:
-            env = {**_IN_THE_SANDBOX, **env, **stack.enter_context(sandbox()).environment}
-        return serve(options, env)
+        if not options.sandbox:
+            return serve(options, os.environ)
+        box = stack.enter_context(sandbox())
+        for what in ("ps", "costs"):
+            print(f"sandbox: see gpubroker --ledger {box.settings.ledger} {what}", file=sys.stderr)
+        code = serve(options, {**_IN_THE_SANDBOX, **os.environ, **box.environment})
+        print(f"sandbox: {books(box)}", file=sys.stderr)
+        return code
+
+
+def books(box: Sandbox) -> str:
+    """What was spent in the sandbox, and what the vendors still bill for."""
+    with Broker(settings=box.settings, sweep=False) as broker:
+        spent = broker.costs().spent
+    left = [machine for vendor in box.emulators.values() for machine in vendor.billing_now()]
+    bills = f"{', '.join(left)} still bill" if left else "no machine bills"
+    return f"{spent} of play money were spent; {bills}"
 
 
 def serve(options: argparse.Namespace, env: Mapping[str, str]) -> int:

@@ -33,6 +33,32 @@ class TestSandbox:
 
         assert not folder.exists()
 
+    def test_may_be_closed_at_the_end_of_the_program(self) -> None:
+        """As an app does that keeps a pool for its life: nothing hangs, and all is given up."""
+        program = (
+            "import atexit, contextlib\n"
+            "from gpubroker import Broker, Requirements, fixed\n"
+            "from gpubroker.testing import sandbox\n"
+            "stack = contextlib.ExitStack()\n"
+            "box = stack.enter_context(sandbox())\n"
+            "broker = stack.enter_context(Broker(settings=box.settings))\n"
+            "wanted = Requirements(gpu='RTX 4090')\n"
+            "pool = stack.enter_context(broker.pool(wanted, keep_warm=fixed(60)))\n"
+            "pool.run('true')\n"
+            "atexit.register(print, 'over')\n"
+            "atexit.register(stack.close)\n"
+        )
+
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+
+        assert (done.stdout, done.stderr) == ("over\n", "")
+
     def test_says_that_there_is_no_ssh_client(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """In one sentence, before anything is started."""
 

@@ -55,5 +55,13 @@ class PoolTerms:
             raise InvalidValue("queue", self.queue, "must be a whole number, 0 or more")
         if not is_a(self.wait, int, float) or not self.wait > 0:
             raise InvalidValue("wait", self.wait, "must be a number of seconds above 0")
+        if not callable(self.keep_warm):
+            raise InvalidValue("keep_warm", self.keep_warm, "must be a rule, such as fixed(300)")
+        if self.service is not None:
+            # Imported here: most pools need none of it.
+            from gpubroker.model.services import Service
+
+            if not is_a(self.service, Service):
+                raise InvalidValue("service", self.service, "must be a Service")
         if not callable(self.activity) and self.activity not in ("jobs", "use"):
             raise InvalidValue.unknown("activity", self.activity, ("jobs", "use"))

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 from gpubroker.testing.emulation import keeper
+from gpubroker.testing.emulation.aside import aside
 
 
 class Ground:
@@ -58,7 +59,7 @@ class Ground:
     async def _end_waiting(self) -> None:
         while self._waiting:
             batch, self._waiting = self._waiting, {}
-            await asyncio.to_thread(keeper.end_processes, set(batch))
+            await aside(keeper.end_processes, set(batch))
             for futures in batch.values():
                 for future in futures:
                     if not future.done():

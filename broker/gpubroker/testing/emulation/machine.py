@@ -13,6 +13,7 @@ from typing import Final
 
 import asyncssh
 
+from gpubroker.testing.emulation.aside import aside
 from gpubroker.testing.emulation.cards import Cards, nvidia_smi
 from gpubroker.testing.emulation.ground import Ground
 from gpubroker.testing.emulation.keeper import MARK, signal_processes
@@ -102,7 +103,7 @@ class EmulatedMachine:
     async def renew(self, *, keep_home: bool) -> None:
         """Make a fresh container of one that was halted: other host keys, another direct port."""
         for folder in (self.folder / "tmp", self.keys, *(() if keep_home else (self.home,))):
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            await aside(shutil.rmtree, folder, ignore_errors=True)
         self.direct.close()
         self.direct = Relay()
         self.build()
@@ -206,11 +207,11 @@ class EmulatedMachine:
         """Stop every process, and keep connections open with nothing passing through."""
         self.direct.freeze()
         self.proxy.freeze()
-        await asyncio.to_thread(signal_processes, str(self.folder), signal.SIGSTOP)
+        await aside(signal_processes, str(self.folder), signal.SIGSTOP)
 
     async def thaw(self) -> None:
         """Go on as if nothing had been."""
-        await asyncio.to_thread(signal_processes, str(self.folder), signal.SIGCONT)
+        await aside(signal_processes, str(self.folder), signal.SIGCONT)
         self.direct.thaw()
         self.proxy.thaw()
 
@@ -235,4 +236,4 @@ class EmulatedMachine:
         self.direct.close()
         self.proxy.close()
         await self.halt()
-        await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
+        await aside(shutil.rmtree, self.folder, ignore_errors=True)
