@@ -221,12 +221,14 @@ def test_an_interrupt_of_the_calling_thread_cancels_the_call(start: Start) -> No
     """Ctrl-C in synchronous code ends the job and gives the machine up before it goes on."""
     program = start(
         """
-        import os, signal, threading, time
-        from gpubroker import Broker
-        threading.Timer(1.5, os.kill, [os.getpid(), signal.SIGINT]).start()
+        import os, signal, time
+        from gpubroker import Broker, EventKind
+        def interrupt(event):
+            if event.kind is EventKind.RUNNING:
+                os.kill(os.getpid(), signal.SIGINT)
         began = time.monotonic()
         try:
-            with Broker() as broker:
+            with Broker(on_event=interrupt) as broker:
                 broker.run(["sleep", "60"])
         except KeyboardInterrupt:
             print("interrupted", time.monotonic() - began < 20)
@@ -245,8 +247,8 @@ def test_an_interrupt_while_a_lease_is_being_entered_leaves_no_machine(start: St
     """Ctrl-C during the boot of `with broker.lease()` gives the machine up, and closing ends."""
     program = start(
         """
-        import os, signal, threading, time
-        from gpubroker import Broker, Plugin, ProviderFacts, Requirements
+        import os, signal
+        from gpubroker import Broker, EventKind, Plugin, ProviderFacts, Requirements
         from gpubroker.testing import ScriptedCloud, offer
         facts = ProviderFacts(
             paid=True, visibility_horizon=0, absence_readings=1, absence_interval=0
@@ -254,8 +256,10 @@ def test_an_interrupt_while_a_lease_is_being_entered_leaves_no_machine(start: St
         cloud = ScriptedCloud(facts=facts, offers=[offer("RTX 4090", "0.40")])
         cloud.boot_takes(1000, progress_every=1)
         plugin = Plugin("scripted", cloud.factory, "test", given=True)
-        threading.Timer(1.5, os.kill, [os.getpid(), signal.SIGINT]).start()
-        broker = Broker(plugins=[plugin], budget="5")
+        def interrupt(event):
+            if event.kind is EventKind.BOOTING and event.text == "step 1":
+                os.kill(os.getpid(), signal.SIGINT)
+        broker = Broker(plugins=[plugin], budget="5", on_event=interrupt)
         try:
             with broker.lease(Requirements(gpu="RTX 4090")):
                 print("never")
