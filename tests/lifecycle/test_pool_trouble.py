@@ -17,6 +17,7 @@ from gpubroker import (
     Event,
     InvalidValue,
     Job,
+    JobState,
     LeaseReleased,
     Limits,
     Money,
@@ -460,3 +461,20 @@ async def test_the_limits_of_a_pool_end_with_it(
             result = await pool.run(["x"])
 
     assert result.ok
+
+
+async def test_a_job_whose_end_nobody_saw_takes_its_machine_with_it(
+    cloud: ScriptedCloud, broker_on: MakeBroker
+) -> None:
+    """What is given up long after its time-out may run still: the next job gets another machine."""
+    async with broker_on(cloud) as broker, broker.pool(A_4090, keep_warm=fixed(600)) as pool:
+        first = await pool.run("x")
+        cloud.next_call_hangs("run")
+        hung = await pool.run(Job(["y"], timeout=20))
+        third = await pool.run("z")
+
+    assert hung.state is JobState.TIMED_OUT
+    assert hung.lease_id == first.lease_id
+    assert third.ok
+    assert third.lease_id != hung.lease_id
+    cloud.assert_nothing_running()
