@@ -27,6 +27,7 @@ from gpubroker import (
     fixed,
 )
 from gpubroker.ledger.ledger import Ledger
+from gpubroker.lifecycle.lease_files import KeptReach, LeaseFiles
 from gpubroker.lifecycle.pooling.idling import Idling
 from gpubroker.testing import ScriptedCloud, VirtualWallClock, cancel_at, offer
 
@@ -477,4 +478,53 @@ async def test_a_job_whose_end_nobody_saw_takes_its_machine_with_it(
     assert hung.lease_id == first.lease_id
     assert third.ok
     assert third.lease_id != hung.lease_id
+    cloud.assert_nothing_running()
+
+
+@pytest.mark.parametrize("closed", [False, True])
+async def test_who_waits_for_a_machine_that_others_end_gets_another_one(
+    cloud: ScriptedCloud,
+    broker_on: MakeBroker,
+    place: Path,
+    now: VirtualWallClock,
+    monkeypatch: pytest.MonkeyPatch,
+    closed: bool,
+) -> None:
+    """As by a sweep that took a process for dead which was paused when its machine came up."""
+    ends = [True]
+
+    def end(lease_id: str) -> None:
+        if ends.pop():
+            other = Ledger(place, entropy=b"other")
+            row = other.lease(lease_id)
+            assert row is not None
+            row = other.take_over(row, "somebody", now(), "owner missing")
+            other.request_release(row, now(), "owner missing")
+            other.close()
+        ends.append(False)
+
+    put_reach, set_up = LeaseFiles.put_reach, AsyncLease.set_up
+
+    def put_late(self: LeaseFiles, lease_id: str, kept: KeptReach) -> None:
+        if ends[0]:
+            end(lease_id)
+            self.remove(lease_id)
+        put_reach(self, lease_id, kept)
+
+    async def set_up_late(self: AsyncLease) -> None:
+        end(self.id)
+        await set_up(self)
+
+    if closed:
+        monkeypatch.setattr(LeaseFiles, "put_reach", put_late)
+    else:
+        monkeypatch.setattr(AsyncLease, "set_up", set_up_late)
+    async with (
+        broker_on(cloud, ledger=place) as broker,
+        broker.pool(A_4090, keep_warm=fixed(600)) as pool,
+    ):
+        result = await pool.run("x")
+
+    assert result.ok
+    assert len(cloud.creates) == 2
     cloud.assert_nothing_running()

@@ -385,6 +385,8 @@ class Serving:
         self._failures += 1
         self._rent_after = self.now() + delay(self._failures, self._parts.source)
         self._tell(EventKind.FAILED, f"no machine for pool {self.terms.share.name}: {error}")
+        if isinstance(error, StaleOwner):
+            return  # nothing speaks against another one: it was ended by who took us for dead
         if len(self.members) == 1 and not self._others:
             for waiter in self.queue:
                 waiter.refuse(error)
