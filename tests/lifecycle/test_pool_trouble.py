@@ -528,3 +528,28 @@ async def test_who_waits_for_a_machine_that_others_end_gets_another_one(
     assert result.ok
     assert len(cloud.creates) == 2
     cloud.assert_nothing_running()
+
+
+async def test_who_waits_for_a_machine_that_is_asked_back_as_it_boots_gets_another_one(
+    cloud: ScriptedCloud, broker_on: MakeBroker, place: Path
+) -> None:
+    """As where it is asked back after its boot: that is no reason to refuse a job."""
+    cloud.boot_takes(60)
+    results: list[Result] = []
+    booting: list[str] = []
+
+    async with (
+        broker_on(cloud, ledger=place) as one,
+        broker_on(cloud, ledger=place, seed=2) as two,
+        one.pool(A_4090, keep_warm=fixed(600)) as pool,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(into, results, pool)
+        await anyio.sleep(20)
+        booting.extend([lease.id for lease in await two.leases()])
+        await two.release(booting[0])
+
+    assert [result.ok for result in results] == [True]
+    assert results[0].lease_id not in booting
+    assert len(cloud.creates) == 2
+    cloud.assert_nothing_running()
