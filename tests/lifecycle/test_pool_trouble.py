@@ -17,6 +17,7 @@ from gpubroker import (
     Event,
     InvalidValue,
     Job,
+    JobState,
     LeaseReleased,
     Limits,
     Money,
@@ -26,6 +27,7 @@ from gpubroker import (
     fixed,
 )
 from gpubroker.ledger.ledger import Ledger
+from gpubroker.lifecycle.lease_files import KeptReach, LeaseFiles
 from gpubroker.lifecycle.pooling.idling import Idling
 from gpubroker.testing import ScriptedCloud, VirtualWallClock, cancel_at, offer
 
@@ -460,3 +462,94 @@ async def test_the_limits_of_a_pool_end_with_it(
             result = await pool.run(["x"])
 
     assert result.ok
+
+
+async def test_a_job_whose_end_nobody_saw_takes_its_machine_with_it(
+    cloud: ScriptedCloud, broker_on: MakeBroker
+) -> None:
+    """What is given up long after its time-out may run still: the next job gets another machine."""
+    async with broker_on(cloud) as broker, broker.pool(A_4090, keep_warm=fixed(600)) as pool:
+        first = await pool.run("x")
+        cloud.next_call_hangs("run")
+        hung = await pool.run(Job(["y"], timeout=20))
+        third = await pool.run("z")
+
+    assert hung.state is JobState.TIMED_OUT
+    assert hung.lease_id == first.lease_id
+    assert third.ok
+    assert third.lease_id != hung.lease_id
+    cloud.assert_nothing_running()
+
+
+@pytest.mark.parametrize("closed", [False, True])
+async def test_who_waits_for_a_machine_that_others_end_gets_another_one(
+    cloud: ScriptedCloud,
+    broker_on: MakeBroker,
+    place: Path,
+    now: VirtualWallClock,
+    monkeypatch: pytest.MonkeyPatch,
+    closed: bool,
+) -> None:
+    """As by a sweep that took a process for dead which was paused when its machine came up."""
+    ends = [True]
+
+    def end(lease_id: str) -> None:
+        if ends.pop():
+            other = Ledger(place, entropy=b"other")
+            row = other.lease(lease_id)
+            assert row is not None
+            row = other.take_over(row, "somebody", now(), "owner missing")
+            other.request_release(row, now(), "owner missing")
+            other.close()
+        ends.append(False)
+
+    put_reach, set_up = LeaseFiles.put_reach, AsyncLease.set_up
+
+    def put_late(self: LeaseFiles, lease_id: str, kept: KeptReach) -> None:
+        if ends[0]:
+            end(lease_id)
+            self.remove(lease_id)
+        put_reach(self, lease_id, kept)
+
+    async def set_up_late(self: AsyncLease) -> None:
+        end(self.id)
+        await set_up(self)
+
+    if closed:
+        monkeypatch.setattr(LeaseFiles, "put_reach", put_late)
+    else:
+        monkeypatch.setattr(AsyncLease, "set_up", set_up_late)
+    async with (
+        broker_on(cloud, ledger=place) as broker,
+        broker.pool(A_4090, keep_warm=fixed(600)) as pool,
+    ):
+        result = await pool.run("x")
+
+    assert result.ok
+    assert len(cloud.creates) == 2
+    cloud.assert_nothing_running()
+
+
+async def test_who_waits_for_a_machine_that_is_asked_back_as_it_boots_gets_another_one(
+    cloud: ScriptedCloud, broker_on: MakeBroker, place: Path
+) -> None:
+    """As where it is asked back after its boot: that is no reason to refuse a job."""
+    cloud.boot_takes(60)
+    results: list[Result] = []
+    booting: list[str] = []
+
+    async with (
+        broker_on(cloud, ledger=place) as one,
+        broker_on(cloud, ledger=place, seed=2) as two,
+        one.pool(A_4090, keep_warm=fixed(600)) as pool,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(into, results, pool)
+        await anyio.sleep(20)
+        booting.extend([lease.id for lease in await two.leases()])
+        await two.release(booting[0])
+
+    assert [result.ok for result in results] == [True]
+    assert results[0].lease_id not in booting
+    assert len(cloud.creates) == 2
+    cloud.assert_nothing_running()

@@ -31,6 +31,7 @@ class Hold:
         lost: it was asked for because the machine went away by itself.
         unattended: a sweep has adopted it with its job: nobody here waits for either.
         left: this broker lets go of it, and leaves it to whoever finds it.
+        unended: a job was given up on it whose end nobody has seen, and which may run still.
         ends_at: when its lifetime is over, by the event loop's clock, which nobody sets back.
         running: ids of what is under way on it: jobs, set-up, probes and servers.
         life_ends: Unix time beyond which its deadline is never moved.
@@ -63,6 +64,7 @@ class Hold:
         self.lost = False
         self.unattended = False
         self.left = False
+        self.unended = False
         self._acknowledged = anyio.Event()
         self._proven = anyio.Event()
         self._users: dict[anyio.CancelScope, None] = {}

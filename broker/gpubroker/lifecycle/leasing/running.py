@@ -223,6 +223,7 @@ async def _outcome(parts: Parts, hold: Hold, job: Job, io: JobIO) -> Outcome:
         finally:
             hold.disuse(given_up)
     if overdue.cancelled_caught:
+        hold.unended = True  # whoever was to end it at its time-out has not said so
         return Outcome(state=JobState.TIMED_OUT, message=f"still not ended after {limit:g} s")
     state = JobState.LOST if hold.lost else JobState.CANCELLED
     return Outcome(state=state, message=hold.release_reason or "")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from gpubroker.errors import BrokerError
+from gpubroker.errors import BrokerError, StaleOwner
 from gpubroker.lifecycle.lease_files import KeptReach
 from gpubroker.lifecycle.leasing.lease import AsyncLease
 from gpubroker.lifecycle.leasing.restoring import reached
@@ -65,6 +65,7 @@ class Keeper:
         """Have a machine until it is given up or lost, and given up then.
 
         Raises:
+            StaleOwner: another process has ended it before it was of use here.
             BrokerError, OSError: there is no machine, or it is of no use.
         """
         async with await bring(member) as lease:
@@ -75,6 +76,12 @@ class Keeper:
                         member.ready(self._parts.now())
                         self._on_ready()
                     await member.over.wait()
+            except OSError as error:
+                # The folder of a lease goes when the lease is over, and not before.
+                files = self._parts.files
+                if files is None or files.lease(lease.id) is not None:
+                    raise
+                raise StaleOwner(f"lease {lease.id} was ended by another process") from error
             finally:
                 member.standing = Standing.LEAVING
 

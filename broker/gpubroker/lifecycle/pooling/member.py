@@ -131,10 +131,12 @@ async def on_member(
         MachineLost, SecretsRefused, OSError: as on a lease.
     """
     assert member.lease is not None
-    wrong = "a job was left on it"
+    assert member.hold is not None
+    left = wrong = "a job was left on it"
     try:
         result = await member.lease.run(job, on_output=on_output)
-        wrong = "" if result.state in _ENDED else str(result.state)
+        ended = result.state in _ENDED
+        wrong = (left if member.hold.unended else "") if ended else str(result.state)
         return result
     except (LeaseReleased, StaleOwner, MachineLost) as gone:
         wrong = str(gone)

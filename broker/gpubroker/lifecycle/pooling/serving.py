@@ -12,6 +12,7 @@ from gpubroker.errors import (
     BrokerClosed,
     BudgetExceeded,
     InvalidValue,
+    LeaseReleased,
     LedgerError,
     PoolFull,
     StaleOwner,
@@ -385,6 +386,8 @@ class Serving:
         self._failures += 1
         self._rent_after = self.now() + delay(self._failures, self._parts.source)
         self._tell(EventKind.FAILED, f"no machine for pool {self.terms.share.name}: {error}")
+        if isinstance(error, (LeaseReleased, StaleOwner)):
+            return  # it was somebody's wish that it went: nothing speaks against another one
         if len(self.members) == 1 and not self._others:
             for waiter in self.queue:
                 waiter.refuse(error)

@@ -16,7 +16,8 @@ many seeds, and says how to repeat one that fails.
 from __future__ import annotations
 
 from gpubroker.testing.simulation.oracle import Violation
+from gpubroker.testing.simulation.report import Report
 from gpubroker.testing.simulation.schedule import Fault, Schedule, draw
-from gpubroker.testing.simulation.simulate import Report, simulate
+from gpubroker.testing.simulation.simulate import simulate
 
 __all__ = ["Fault", "Report", "Schedule", "Violation", "draw", "simulate"]

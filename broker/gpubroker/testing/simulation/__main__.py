@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.schedules == 1:
         return max(_one(given, backend) for backend in backends)
     tasks = [
-        Task(given.seed + number, backends[number % len(backends)])
+        Task(given.seed + number, backends[number % len(backends)], given.kind)
         for number in range(given.schedules)
     ]
     return run_many(tasks, given.jobs)
@@ -36,6 +36,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="the seed, or the first of many")
     parser.add_argument("--backend", choices=["asyncio", "trio", "both"], default="both")
     parser.add_argument("--schedules", type=int, default=1, help="how many seeds, one by one")
+    parser.add_argument(
+        "--pools",
+        dest="kind",
+        action="store_const",
+        const="pools",
+        default="leases",
+        help="programs that share a pool, instead of leases of their own",
+    )
     parser.add_argument("--jobs", type=int, default=2, help="processes in parallel")
     parser.add_argument("--shrink", action="store_true", help="leave out faults while it fails")
     parser.add_argument("--only-faults", help="numbers of the faults that happen, or none")
@@ -48,7 +56,7 @@ def _one(given: argparse.Namespace, backend: BackendName) -> int:
     if given.only_faults is not None:
         words = given.only_faults.replace("none", "").split(",")
         only = [int(word) for word in words if word]
-    report = simulate(given.seed, backend, only_faults=only)
+    report = simulate(given.seed, backend, kind=given.kind, only_faults=only)
     if report.violations and given.shrink:
         report = shrink(report)
     print("\n".join(report.schedule.described()))

@@ -10,7 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from gpubroker.testing.simulation.simulate import Report, simulate
+from gpubroker.testing.simulation.report import Report, command
+from gpubroker.testing.simulation.schedule import Kind
+from gpubroker.testing.simulation.simulate import simulate
 from gpubroker.testing.virtual_time import BackendName
 
 #: Lines of the log that are shown of a failure.
@@ -23,6 +25,7 @@ class Task:
 
     seed: int
     backend: BackendName
+    kind: Kind = "leases"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +87,10 @@ def _answers(tasks: Sequence[Task], jobs: int) -> Iterable[_Answer]:
 
 def _answer(task: Task) -> _Answer:
     try:
-        report = simulate(task.seed, task.backend)
+        report = simulate(task.seed, task.backend, kind=task.kind)
     except Exception:  # noqa: BLE001 - named with its seed, and the others go on
-        command = (
-            f"python -m gpubroker.testing.simulation --seed {task.seed} --backend {task.backend}"
-        )
-        return _Answer(f"{traceback.format_exc()}repeat it: {command}", 0, 0, 0.0)
+        again = command(task.kind, task.seed, task.backend)
+        return _Answer(f"{traceback.format_exc()}repeat it: {again}", 0, 0, 0.0)
     failure = ""
     if report.violations:
         failure = "\n".join([*report.log[-TAIL:], verdict(report)])

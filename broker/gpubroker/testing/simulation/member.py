@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final, cast
 
 import anyio
@@ -16,6 +18,7 @@ from gpubroker.hookspecs import AccountSettings, Emit, hookimpl
 from gpubroker.ledger.access import LedgerAccess
 from gpubroker.ledger.ledger import Ledger
 from gpubroker.ledger.rows import Owner
+from gpubroker.lifecycle.lease_files import LeaseFiles
 from gpubroker.lifecycle.owner import Identity
 from gpubroker.lifecycle.parts import Parts
 from gpubroker.model.charges import Charge
@@ -75,6 +78,8 @@ class SimulatedBroker(AsyncBroker):
         parts.identity = SimulatedIdentity(
             real.id, process.host, real.pid, str(process.number), process=process
         )
+        if parts.files is not None:
+            parts.files = FilesOfHost(parts.files.root.with_name(f"{process.host}.leases"), process)
         ledger = cast("Ledger", LedgerOfProcess(_ledger_of(parts), process, self._witness))
         parts.ledger = LedgerAccess(ledger, patience=_PATIENCE, source=parts.source)
         return parts
@@ -85,7 +90,28 @@ def _ledger_of(parts: Parts) -> Ledger:
     return parts.ledger.at_once(lambda ledger: ledger)
 
 
-#: Methods of `Ledger` that write.
+class FilesOfHost(LeaseFiles):
+    """What heirs need, on the host of a process: other hosts' processes do not find it.
+
+    When a folder has changed is told in simulated time.
+    """
+
+    def __init__(self, root: Path, process: Process) -> None:
+        super().__init__(root)
+        self._process = process
+
+    def _put(self, lease_id: str, name: str, text: str) -> None:
+        super()._put(lease_id, name, text)
+        now = self._process.world.wall_clock()
+        os.utime(self._folder(lease_id), (now, now))
+
+    def made(self) -> list[tuple[str, float]]:
+        """The leases that have a folder, in an order that is always the same."""
+        return sorted(super().made())
+
+
+#: Methods of `Ledger` that write what matters. Who waits for a pool's machine says so again and
+#: again; among those, no other moment would be found.
 _WRITES = frozenset(
     {
         "put_owner",
@@ -102,6 +128,9 @@ _WRITES = frozenset(
         "end_job",
         "put_record",
         "put_swept",
+        "extend",
+        "park",
+        "take",
     }
 )
 

@@ -226,7 +226,7 @@ class Oracle:
             self.report("everything is closed", f"{lease.id} is still {lease.state}")
         leases = {lease.mark: lease for lease in ledger.leases(open_only=False)}
         for cloud in self._clouds.values():
-            for misuse in cloud.misuses:
+            for misuse in self._misuses(cloud):
                 self.report("one create, one start", f"{cloud.name}: {misuse}")
             for machine in cloud.machines.values():
                 if machine.foreign:
@@ -236,6 +236,10 @@ class Oracle:
         runs = {run.job_id: run for cloud in self._clouds.values() for run in cloud.runs}
         for result, brought in self._results:
             self._result(result, brought, runs)
+
+    def _misuses(self, cloud: ScriptedCloud) -> Sequence[str]:
+        """What broke the provider contract."""
+        return cloud.misuses
 
     def _foreign(self, cloud: ScriptedCloud, machine: RentedMachine) -> None:
         if not machine.exists(self._world.true_time()):

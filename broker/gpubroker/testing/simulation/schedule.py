@@ -8,13 +8,16 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, ClassVar, Final, Literal, Self
 
 from gpubroker.errors import ErrorKind, Scope
 from gpubroker.model.facts import ProviderFacts
 from gpubroker.model.money import Money
 from gpubroker.model.offers import Offer
 from gpubroker.testing.offers import offer
+
+Kind = Literal["leases", "pools"]
+"""What the programs of a simulation do."""
 
 #: Seconds in which faults begin.
 TROUBLE: Final = 250.0
@@ -77,6 +80,7 @@ class ProcessPlan:
         host: processes of one host know for certain when another one of them has ended.
         errands: what it wants done; it ends when that is.
         restarts: seconds after a crash at which it is started again; ``None`` if never.
+        lingers: seconds for which it keeps its pool open when that is done.
     """
 
     name: str
@@ -84,6 +88,7 @@ class ProcessPlan:
     starts_at: float
     errands: tuple[Errand, ...]
     restarts: float | None
+    lingers: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,17 +118,20 @@ class Schedule:
 
     Attributes:
         day_limit: USD that all leases of a day may cost.
-        foreign: machines of others in each cloud, by id: the mark on them, if any.
         faults: in the order in which they were drawn; a number is a place in this order.
+        drawn: how many faults there were then.
     """
+
+    kind: ClassVar[Kind] = "leases"
 
     seed: int
     clouds: tuple[CloudPlan, ...]
     processes: tuple[ProcessPlan, ...]
     day_limit: Money | None
     faults: tuple[tuple[int, Fault], ...]
+    drawn: int
 
-    def with_faults(self, numbers: Collection[int]) -> Schedule:
+    def with_faults(self, numbers: Collection[int]) -> Self:
         """The same with some of its faults alone."""
         return replace(self, faults=tuple(f for f in self.faults if f[0] in numbers))
 
@@ -143,21 +151,22 @@ def draw(seed: int) -> Schedule:
     """The schedule of a seed."""
     source = random.Random(seed)  # noqa: S311 - to be repeated, not to be secret
     clouds = tuple(
-        _cloud(source, f"cloud-{'abc'[n]}") for n in range(_pick(source, 1, 1, 1, 2, 2, 3))
+        draw_cloud(source, f"cloud-{'abc'[n]}") for n in range(pick(source, 1, 1, 1, 2, 2, 3))
     )
     together = source.random() < 0.25
     processes = tuple(
-        _process(source, n + 1, together) for n in range(_pick(source, 1, 1, 2, 2, 3, 4))
+        _process(source, n + 1, together) for n in range(pick(source, 1, 1, 2, 2, 3, 4))
     )
-    limit = _pick(source, None, None, None, "0.20", "0.50", "2")
-    count = _pick(source, 0, 1, 2, 3, 4, 5, 6, 8, 10, 14)
-    faults = [_fault(source, clouds, processes) for _ in range(count)]
+    limit = pick(source, None, None, None, "0.20", "0.50", "2")
+    count = pick(source, 0, 1, 2, 3, 4, 5, 6, 8, 10, 14)
+    faults = [draw_fault(source, clouds, processes) for _ in range(count)]
     return Schedule(
         seed=seed,
         clouds=clouds,
         processes=processes,
         day_limit=None if limit is None else Money(limit),
         faults=tuple(enumerate(faults)),
+        drawn=count,
     )
 
 
@@ -166,46 +175,47 @@ def draw(seed: int) -> Schedule:
 # --------------------------------------------------------------------------------------------
 
 
-def _cloud(source: random.Random, name: str) -> CloudPlan:
-    horizon = _pick(source, 0.0, 15.0, 30.0, 60.0)
+def draw_cloud(source: random.Random, name: str) -> CloudPlan:
+    """A vendor."""
+    horizon = pick(source, 0.0, 15.0, 30.0, 60.0)
     facts = ProviderFacts(
         paid=True,
         spot=True,
         visibility_horizon=horizon,
-        absence_readings=_pick(source, 2, 2, 3) if horizon else _pick(source, 1, 2),
-        late_create_watch=_pick(source, 900.0, 3600.0, 14_400.0),
-        boot_timeout=_pick(source, 90.0, 180.0),
-        poll_interval=_pick(source, 4.0, 6.0, 10.0),
-        billing_quantum=_pick(source, 1.0, 1.0, 60.0, 3600.0),
-        release_margin=_pick(source, 60.0, 120.0),
+        absence_readings=pick(source, 2, 2, 3) if horizon else pick(source, 1, 2),
+        late_create_watch=pick(source, 900.0, 3600.0, 14_400.0),
+        boot_timeout=pick(source, 90.0, 180.0),
+        poll_interval=pick(source, 4.0, 6.0, 10.0),
+        billing_quantum=pick(source, 1.0, 1.0, 60.0, 3600.0),
+        release_margin=pick(source, 60.0, 120.0),
         stopping_bills=source.random() < 0.8,
-        charges_after=_pick(source, 60.0, 600.0),
+        charges_after=pick(source, 60.0, 600.0),
     )
-    offers = tuple(_offer(source, name, n) for n in range(_pick(source, 1, 2, 2, 3)))
+    offers = tuple(_offer(source, name, n) for n in range(pick(source, 1, 2, 2, 3)))
     return CloudPlan(
         name=name,
         facts=facts,
         offers=offers,
         lag=round(source.uniform(0.0, horizon * 0.9), 1),
         stock={o.id: 1 for o in offers if source.random() < 0.2},
-        latency=_pick(source, 0.0, 0.2, 2.0),
+        latency=pick(source, 0.0, 0.2, 2.0),
         jobs=tuple(
-            (_pick(source, 0.0, 20.0, 60.0, 60.0, 150.0, 900.0), _pick(source, 0, 0, 0, 0, 1))
+            (pick(source, 0.0, 20.0, 60.0, 60.0, 150.0, 900.0), pick(source, 0, 0, 0, 0, 1))
             for _ in range(20)
         ),
-        boots=tuple(_pick(source, 0.0, 5.0, 20.0, 45.0) for _ in range(20)),
+        boots=tuple(pick(source, 0.0, 5.0, 20.0, 45.0) for _ in range(20)),
     )
 
 
 def _offer(source: random.Random, cloud: str, number: int) -> Offer:
-    gpu = "RTX 4090" if number == 0 else _pick(source, "RTX 4090", "RTX 4090", "A100 80GB SXM")
+    gpu = "RTX 4090" if number == 0 else pick(source, "RTX 4090", "RTX 4090", "A100 80GB SXM")
     price = f"{source.randint(20, 150) / 100:.2f}"
     return offer(
         gpu,
         price,
         id=f"{cloud}-{number + 1}",
         vram=24.0 if gpu == "RTX 4090" else 80.0,
-        disk_price=_pick(source, "0", "0.01"),
+        disk_price=pick(source, "0", "0.01"),
         host=f"{cloud}-host-{number + 1}",
     )
 
@@ -213,26 +223,26 @@ def _offer(source: random.Random, cloud: str, number: int) -> Offer:
 def _process(source: random.Random, number: int, together: bool) -> ProcessPlan:
     return ProcessPlan(
         name=f"process-{number}",
-        host=_pick(source, "host-1", "host-1", "host-2"),
+        host=pick(source, "host-1", "host-1", "host-2"),
         starts_at=0.0 if together else round(source.uniform(0.0, 90.0), 1),
-        errands=tuple(_errand(source) for _ in range(_pick(source, 1, 1, 2, 3))),
-        restarts=_pick(source, None, 0.5, 20.0, 100.0),
+        errands=tuple(_errand(source) for _ in range(pick(source, 1, 1, 2, 3))),
+        restarts=pick(source, None, 0.5, 20.0, 100.0),
     )
 
 
 def _errand(source: random.Random) -> Errand:
     gives_up = round(source.uniform(0.0, 200.0), 1) if source.random() < 0.25 else None
     return Errand(
-        at=_pick(source, 0.0, round(source.uniform(0.0, 200.0), 1)),
-        gpu=_pick(source, "RTX 4090", "RTX 4090", "RTX 4090", "A100"),
-        jobs=_pick(source, 0, 0, 0, 1, 2, 3),
-        pause=_pick(source, 0.0, 10.0, 40.0),
-        budget=_pick(source, None, None, "0.05", "0.30"),
-        lifetime=_pick(source, None, 120.0, 240.0, 480.0),
-        timeout=_pick(source, None, None, 30.0),
-        retries=_pick(source, 0, 0, 1, 2),
+        at=pick(source, 0.0, round(source.uniform(0.0, 200.0), 1)),
+        gpu=pick(source, "RTX 4090", "RTX 4090", "RTX 4090", "A100"),
+        jobs=pick(source, 0, 0, 0, 1, 2, 3),
+        pause=pick(source, 0.0, 10.0, 40.0),
+        budget=pick(source, None, None, "0.05", "0.30"),
+        lifetime=pick(source, None, 120.0, 240.0, 480.0),
+        timeout=pick(source, None, None, 30.0),
+        retries=pick(source, 0, 0, 1, 2),
         outputs=source.random() < 0.5,
-        wait=_pick(source, 0.0, 0.0, 120.0),
+        wait=pick(source, 0.0, 0.0, 120.0),
         gives_up=gives_up,
     )
 
@@ -246,16 +256,16 @@ _Draw = Callable[[random.Random, CloudPlan], dict[str, Any]]
 
 def _while(source: random.Random, cloud: CloudPlan) -> dict[str, Any]:
     del cloud
-    return {"until": _pick(source, 5.0, 30.0, 90.0, 200.0)}
+    return {"until": pick(source, 5.0, 30.0, 90.0, 200.0)}
 
 
 def _some(source: random.Random, cloud: CloudPlan) -> dict[str, Any]:
     del cloud
-    return {"times": _pick(source, 1, 1, 2, 4)}
+    return {"times": pick(source, 1, 1, 2, 4)}
 
 
 def _refusal(source: random.Random, cloud: CloudPlan) -> dict[str, Any]:
-    kind = _pick(
+    kind = pick(
         source,
         ErrorKind.CAPACITY,
         ErrorKind.QUOTA,
@@ -265,25 +275,25 @@ def _refusal(source: random.Random, cloud: CloudPlan) -> dict[str, Any]:
         ErrorKind.HOST_BROKEN,
         ErrorKind.BAD_REQUEST,
     )
-    scope = _pick(source, Scope.OFFER, Scope.HOST, Scope.PROVIDER)
+    scope = pick(source, Scope.OFFER, Scope.HOST, Scope.PROVIDER)
     leaves = source.random() < 0.3
     return {"kind": kind, "scope": scope, "leaves_machine": leaves, **_some(source, cloud)}
 
 
 def _late(source: random.Random, cloud: CloudPlan) -> dict[str, Any]:
     watched = cloud.facts.late_create_watch
-    return {"after": round(_pick(source, 3.0, 100.0, watched / 4, watched * 0.8), 1)}
+    return {"after": round(pick(source, 3.0, 100.0, watched / 4, watched * 0.8), 1)}
 
 
 def _failing(source: random.Random, cloud: CloudPlan) -> dict[str, Any]:
-    kind = _pick(source, ErrorKind.TRANSIENT, ErrorKind.RATE_LIMIT, ErrorKind.AUTH)
+    kind = pick(source, ErrorKind.TRANSIENT, ErrorKind.RATE_LIMIT, ErrorKind.AUTH)
     return {"kind": kind, **_while(source, cloud)}
 
 
 def _seconds(*choices: float) -> _Draw:
     def drawn(source: random.Random, cloud: CloudPlan) -> dict[str, Any]:
         del cloud
-        return {"seconds": _pick(source, *choices), "times": 1}
+        return {"seconds": pick(source, *choices), "times": 1}
 
     return drawn
 
@@ -311,9 +321,9 @@ _OF_CLOUDS: Final[dict[str, _Draw]] = {
     "create_takes": _seconds(10.0, 60.0, 110.0, 150.0),
     "never_boots": _some,
     "boot_breaks": _some,
-    "delivers": lambda source, _: {"gpu": _pick(source, None, "RTX 3060"), "times": 1},
+    "delivers": lambda source, _: {"gpu": pick(source, None, "RTX 3060"), "times": 1},
     "preempt_after": _seconds(0.0, 10.0, 60.0),
-    "machine_vanishes": lambda source, _: {"after": _pick(source, 0.0, 10.0, 40.0)},
+    "machine_vanishes": lambda source, _: {"after": pick(source, 0.0, 10.0, 40.0)},
     "release_fails": _failing,
     "release_does_nothing": _some,
     "release_hangs": _some,
@@ -331,42 +341,44 @@ _OF_CLOUDS: Final[dict[str, _Draw]] = {
 LIES: Final = ("inventory_is_empty",)
 
 
-def _fault(
+def draw_fault(
     source: random.Random, clouds: tuple[CloudPlan, ...], processes: tuple[ProcessPlan, ...]
 ) -> Fault:
+    """Something that goes wrong."""
     at = round(source.uniform(0.0, TROUBLE) * source.random(), 1)
     if source.random() < 0.6:
-        return _of_cloud(source, _pick(source, *clouds), at)
+        return _of_cloud(source, pick(source, *clouds), at)
     if source.random() < 0.1:
-        jump = _pick(source, -3600.0, -120.0, 90.0, 3600.0, 36_000.0)
+        jump = pick(source, -3600.0, -120.0, 90.0, 3600.0, 36_000.0)
         return Fault(at=at, where="world", what="clock_jumps", how={"seconds": jump})
-    return _of_process(source, _pick(source, *processes).name, at)
+    return _of_process(source, pick(source, *processes).name, at)
 
 
 def _of_cloud(source: random.Random, cloud: CloudPlan, at: float) -> Fault:
     # A single look is proof only at a vendor that never lies.
     known = [w for w in _OF_CLOUDS if cloud.facts.absence_readings > 1 or w not in LIES]
-    what = _pick(source, *known)
+    what = pick(source, *known)
     how = _OF_CLOUDS[what](source, cloud)
     return Fault(at=at, where=cloud.name, what=what.strip(), how=how)
 
 
 def _of_process(source: random.Random, name: str, at: float) -> Fault:
-    what = _pick(source, "crash", "crash", "pause", "pause", "ledger_busy", "ledger_unusable")
+    what = pick(source, "crash", "crash", "pause", "pause", "ledger_busy", "ledger_unusable")
     how: dict[str, Any] = {}
     if what.startswith("ledger"):
-        how = {"seconds": _pick(source, 0.5, 5.0, 40.0, 150.0)}
+        how = {"seconds": pick(source, 0.5, 5.0, 40.0, 150.0)}
         return Fault(at=at, where=name, what=what, how=how)
     if source.random() < 0.6:
         # At an operation on the ledger or a call of a provider, counted from the beginning.
-        how = {"operation": _pick(source, *range(1, 60)), "after": source.random() < 0.5}
+        how = {"operation": pick(source, *range(1, 60)), "after": source.random() < 0.5}
         at = 0.0
     if what == "pause":
-        how["seconds"] = _pick(source, 20.0, 70.0, 130.0, 200.0)
+        how["seconds"] = pick(source, 20.0, 70.0, 130.0, 200.0)
     return Fault(at=at, where=name, what=what, how=how)
 
 
-def _pick(source: random.Random, *choices: Any) -> Any:
+def pick(source: random.Random, *choices: Any) -> Any:
+    """One of several; what is there twice is twice as likely."""
     return choices[int(source.random() * len(choices))]
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from gpubroker.testing.simulation.simulate import Report, simulate
+from gpubroker.testing.simulation.report import Report
+from gpubroker.testing.simulation.simulate import simulate
 
 
 def shrink(report: Report) -> Report:
@@ -15,7 +16,9 @@ def shrink(report: Report) -> Report:
     smallest = report
     for number in [number for number, _ in report.schedule.faults]:
         rest = [n for n, _ in smallest.schedule.faults if n != number]
-        smaller = simulate(report.schedule.seed, report.backend, only_faults=rest)
+        smaller = simulate(
+            report.schedule.seed, report.backend, kind=report.schedule.kind, only_faults=rest
+        )
         if any(violation.promise == promise for violation in smaller.violations):
             smallest = smaller
     return smallest

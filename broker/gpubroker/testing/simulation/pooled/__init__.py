@@ -1,0 +1,1 @@
+"""Simulations whose programs share a pool."""
