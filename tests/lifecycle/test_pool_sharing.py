@@ -160,8 +160,9 @@ async def test_a_machine_that_another_process_asks_back_is_not_used_again(
     cloud: ScriptedCloud, broker_on: MakeBroker, place: Path, events: list[Event]
 ) -> None:
     """As by the panic button: the next job gets another one."""
+    # A machine is proven gone a minute after its start at the earliest, and this one is quick.
     async with (
-        broker_on(cloud, ledger=place) as one,
+        broker_on(cloud, ledger=place, close_wait=120) as one,
         broker_on(cloud, ledger=place, seed=2) as two,
         one.pool(A_4090, keep_warm=fixed(600)) as pool,
     ):
