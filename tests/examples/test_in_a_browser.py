@@ -52,26 +52,31 @@ OPTIONS = (
 Serve = Callable[..., str]
 
 
+def started(home: Path, **env: str) -> subprocess.Popen[str]:
+    """The app in the sandbox, with two processes."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "image_app", "--sandbox", "--port", "0"],
+        cwd=APP,
+        env={
+            "PATH": os.environ["PATH"],
+            "HOME": str(home),
+            "IMAGE_APP_PICTURES": str(home / "pictures"),
+            "IMAGE_APP_KEEP_WARM": "120",
+            "IMAGE_APP_TINY": "0.5",
+            **env,
+        },
+        text=True,
+        stderr=subprocess.PIPE,
+    )
+
+
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Serve]:
     """Starts the app in the sandbox with two processes; gives its address."""
     programs: list[subprocess.Popen[str]] = []
 
     def serve(**env: str) -> str:
-        program = subprocess.Popen(
-            [sys.executable, "-m", "image_app", "--sandbox", "--port", "0"],
-            cwd=APP,
-            env={
-                "PATH": os.environ["PATH"],
-                "HOME": str(tmp_path),
-                "IMAGE_APP_PICTURES": str(tmp_path / "pictures"),
-                "IMAGE_APP_KEEP_WARM": "120",
-                "IMAGE_APP_TINY": "0.5",
-                **env,
-            },
-            text=True,
-            stderr=subprocess.PIPE,
-        )
+        program = started(tmp_path, **env)
         programs.append(program)
         assert program.stderr is not None
         for line in program.stderr:
@@ -91,19 +96,7 @@ def served(tmp_path: Path) -> Iterator[Serve]:
 
 def test_the_sandbox_says_where_to_look_and_what_is_left(tmp_path: Path) -> None:
     """Its ledger is thrown away with it, so that both are told while it is there."""
-    program = subprocess.Popen(
-        [sys.executable, "-m", "image_app", "--sandbox", "--port", "0"],
-        cwd=APP,
-        env={
-            "PATH": os.environ["PATH"],
-            "HOME": str(tmp_path),
-            "IMAGE_APP_PICTURES": str(tmp_path / "pictures"),
-            "IMAGE_APP_KEEP_WARM": "120",
-            "IMAGE_APP_TINY": "0.5",
-        },
-        text=True,
-        stderr=subprocess.PIPE,
-    )
+    program = started(tmp_path)
     assert program.stderr is not None
     lines: list[str] = []
     try:

@@ -59,30 +59,34 @@ def ledger(open_ledger: Callable[[], Ledger]) -> Ledger:
     return open_ledger()
 
 
+def lease_row(number: int, **columns: Any) -> LeaseRow:
+    """A row for a lease that nobody has yet, with an id and a mark of its number."""
+    row = LeaseRow(
+        id=f"lease-{number}",
+        request_id="request-1",
+        provider="acme",
+        state=LeaseState.REQUESTED,
+        epoch=1,
+        owner="broker-1",
+        mark=f"mark-{number}",
+        title="1x RTX 4090",
+        offer_id="offer-1",
+        machine_id=None,
+        hourly=Money("0.40"),
+        quantum=1.0,
+        reserved=Money("1.00"),
+        spent=Money(0),
+        created_at=1000.0,
+        deadline=4600.0,
+    )
+    return replace(row, **columns)
+
+
 @pytest.fixture
 def new_lease() -> NewLease:
     numbers = itertools.count(1)
 
     def make(reserved: Money | str = "1.00", **columns: Any) -> LeaseRow:
-        number = next(numbers)
-        row = LeaseRow(
-            id=f"lease-{number}",
-            request_id="request-1",
-            provider="acme",
-            state=LeaseState.REQUESTED,
-            epoch=1,
-            owner="broker-1",
-            mark=f"mark-{number}",
-            title="1x RTX 4090",
-            offer_id="offer-1",
-            machine_id=None,
-            hourly=Money("0.40"),
-            quantum=1.0,
-            reserved=Money(reserved),
-            spent=Money(0),
-            created_at=1000.0,
-            deadline=4600.0,
-        )
-        return replace(row, **columns)
+        return lease_row(next(numbers), reserved=Money(reserved), **columns)
 
     return make

@@ -11,11 +11,11 @@ import pytest
 
 from gpubroker.ledger.ledger import Ledger
 from gpubroker.ledger.rows import Owner
-from gpubroker.model.leases import LeaseRow, LeaseState
+from gpubroker.model.leases import LeaseRow
 from gpubroker.model.money import Money
 from gpubroker.policy.budget import Limit
 
-from .conftest import ENTROPY
+from .conftest import ENTROPY, lease_row
 
 #: What is asked while leases are held, by name.
 ASKED: Final[dict[str, Callable[[Ledger], Any]]] = {
@@ -89,21 +89,10 @@ def put_past(ledger: Ledger, sql: sqlite3.Connection, numbers: range) -> None:
 
 def lease(number: int, created_at: float) -> LeaseRow:
     """One machine that is rented for a pool."""
-    return LeaseRow(
-        id=f"lease-{number}",
+    return lease_row(
+        number,
         request_id=f"request-{number}",
-        provider="acme",
-        state=LeaseState.REQUESTED,
-        epoch=1,
-        owner="broker-1",
-        mark=f"mark-{number}",
-        title="1x RTX 4090",
-        offer_id="offer-1",
         machine_id=f"machine-{number}",
-        hourly=Money("0.40"),
-        quantum=1.0,
-        reserved=Money(1),
-        spent=Money(0),
         created_at=created_at,
         deadline=created_at + 3600,
         pool="images",

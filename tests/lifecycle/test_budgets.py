@@ -372,6 +372,20 @@ class TestPrices:
         assert len(alarms(events)) == 1
         assert "scripted billed" in alarms(events)[0]
 
+    async def test_each_bill_is_compared_however_soon_it_comes_after_another(
+        self, cloud: ScriptedCloud, broker_on: MakeBroker, events: list[Event]
+    ) -> None:
+        """The second one tips the scales, and nothing comes after it."""
+        cloud.bills_show("0.01")
+
+        async with broker_on(cloud) as broker:
+            for lifetime in (HOUR, HOUR / 2):
+                async with broker.lease(A_4090, lifetime=2 * HOUR):
+                    await anyio.sleep(lifetime)
+            await anyio.sleep(1.2 * HOUR)
+
+        assert ["scripted billed" in text for text in alarms(events)] == [True]
+
 
 class TestCosts:
     async def test_the_jobs_of_a_lease_share_its_cost(

@@ -132,11 +132,13 @@ async def on_member(
     """
     assert member.lease is not None
     assert member.hold is not None
-    left = wrong = "a job was left on it"
+    wrong = "a job was left on it"
     try:
         result = await member.lease.run(job, on_output=on_output)
-        ended = result.state in _ENDED
-        wrong = (left if member.hold.unended else "") if ended else str(result.state)
+        if result.state not in _ENDED:
+            wrong = str(result.state)
+        elif not member.hold.unended:
+            wrong = ""
         return result
     except (LeaseReleased, StaleOwner, MachineLost) as gone:
         wrong = str(gone)

@@ -400,7 +400,7 @@ class Reaper:
         )
         text = f"{lease.id} ({lease.title}, {lease.machine_id or 'no machine known'}): {why}"
         parts.emit(EventKind.FOUND, text, provider=lease.provider, lease_id=lease.id)
-        self._supervisor.give_up(lease.id)
+        self._supervisor.note_release(lease.id)
         self._supervisor.start(self._finish, lease, machine)
         return lease
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-
-import anyio
 
 from gpubroker.errors import ProviderError
 from gpubroker.lifecycle.parts import Parts
@@ -21,9 +18,6 @@ _LONGEST = 7 * 86_400.0
 #: Least seconds between two looks for a bill that did not show what it should.
 _AGAIN = 600.0
 
-#: Least seconds between two looks at how far a month of bills is off: each reads all of them.
-_COMPARE_EVERY = 3600.0
-
 
 class Settling:
     """Settles the released leases of one broker's ledger."""
@@ -31,8 +25,6 @@ class Settling:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._asked: dict[str, float] = {}
-        #: By provider: the loop time of the last look at how far its bills are off.
-        self._compared: dict[str, float] = {}
         #: By provider: the Unix time before which nothing can become due.
         self._next: dict[str, float] = {}
 
@@ -95,10 +87,7 @@ class Settling:
 
     async def _compare(self, name: str) -> None:
         """Raise an alarm, once a day, where bills and counts of a provider drift apart."""
-        parts, now, running = self._parts, self._parts.now(), anyio.current_time()
-        if running < self._compared.get(name, -math.inf) + _COMPARE_EVERY:
-            return
-        self._compared[name] = running
+        parts, now = self._parts, self._parts.now()
         since, until = now - DRIFT_OVER, now
         counted, billed = await parts.ledger.insist(lambda ledger: ledger.billed(name, since=since))
         if not drifts(counted, billed):

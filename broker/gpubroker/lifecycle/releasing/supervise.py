@@ -175,7 +175,7 @@ class Supervisor:
         self._changed.set()
         self._occupied.set()
 
-    def give_up(self, lease_id: str) -> None:
+    def note_release(self, lease_id: str) -> None:
         """Count a lease of another's as one that is being released here, until it is discarded."""
         self.releasing.add(lease_id)
         self._occupied.set()
